@@ -1,0 +1,143 @@
+"""Postings: the encoded patches of one slide, as packed columns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from sish_cluster.core.code import Codes
+from sish_cluster.core.errors import BadMessage
+from sish_cluster.core.key import Keys, checked_keys
+from sish_cluster.core.slide import Slide, canonical_bytes, digest_of
+
+MAX_PATCHES = 1 << 20
+"""Most patches of one slide: far beyond any mosaic, small enough to bound memory."""
+
+Corners = npt.NDArray[np.int32]
+"""Corners (x, y) in level-0 pixels, shape (n, 2)."""
+
+PatchNumbers = npt.NDArray[np.uint32]
+"""Place of each patch in its slide's mosaic, from 0, shape (n,)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class PatchColumns:
+    """Encoded patches as four columns of equal length n.
+
+    Parameters
+    ----------
+    keys
+        uint64 (n,), ``0 <= key < 2**50``.
+    codes
+        uint8 (n, code_bytes), packed.
+    corners
+        int32 (n, 2), level-0 pixels (x, y) of each patch's upper left corner.
+    numbers
+        uint32 (n,), strictly ascending: the patch's place in the slide's mosaic.
+    """
+
+    keys: Keys
+    codes: Codes
+    corners: Corners
+    numbers: PatchNumbers
+
+    def __post_init__(self) -> None:
+        n = len(self.keys)
+        checked_keys(self.keys)
+        lengths = {
+            "codes": len(self.codes),
+            "corners": len(self.corners),
+            "numbers": len(self.numbers),
+        }
+        wrong = {name: length for name, length in lengths.items() if length != n}
+        if wrong or self.codes.ndim != 2 or self.corners.shape[1:] != (2,):
+            raise BadMessage(
+                f"patch columns must agree: {n} keys but {wrong or 'badly shaped columns'}"
+                f" (codes {self.codes.shape}, corners {self.corners.shape})"
+            )
+        if n > MAX_PATCHES:
+            raise BadMessage(f"a slide has at most {MAX_PATCHES} patches; found {n}")
+        if n and (np.diff(self.numbers.astype(np.int64)) <= 0).any():
+            raise BadMessage("patch numbers must ascend strictly: number patches from 0, each once")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of one packed code."""
+        return int(self.codes.shape[1])
+
+    def taken(self, chosen: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> PatchColumns:
+        """Return the rows ``chosen`` (indices or mask) as new columns."""
+        return PatchColumns(
+            self.keys[chosen], self.codes[chosen], self.corners[chosen], self.numbers[chosen]
+        )
+
+    @classmethod
+    def of(
+        cls,
+        keys: npt.ArrayLike,
+        codes: npt.ArrayLike,
+        corners: npt.ArrayLike | None = None,
+        numbers: npt.ArrayLike | None = None,
+    ) -> PatchColumns:
+        """Return columns of the right types; corners default to (0, 0), numbers to 0..n-1."""
+        key_array = checked_keys(np.asarray(keys, dtype=np.int64 if not len(keys) else None))  # type: ignore[arg-type]
+        n = len(key_array)
+        corner_array = np.zeros((n, 2)) if corners is None else np.asarray(corners)
+        number_array = np.arange(n) if numbers is None else np.asarray(numbers)
+        return cls(
+            key_array,
+            np.ascontiguousarray(codes, dtype=np.uint8),
+            np.ascontiguousarray(corner_array.reshape(n, 2), dtype=np.int32),
+            np.ascontiguousarray(number_array, dtype=np.uint32),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class EncodedSlide:
+    """A slide and its encoded mosaic: the unit of ingest.
+
+    ``patches`` may be a part of the mosaic (a range-cut shard's share); ``version`` then still names
+    the whole.
+
+    Parameters
+    ----------
+    slide
+        Identity and labels.
+    patches
+        The mosaic's columns, or a shard's share of them.
+    fingerprint
+        The encoder fingerprint the keys and codes were made with.
+    version
+        Digest of the whole slide's content: the same slide with the same version is the same ingest.
+    """
+
+    slide: Slide
+    patches: PatchColumns
+    fingerprint: str
+    version: str
+
+    @classmethod
+    def whole(cls, slide: Slide, patches: PatchColumns, fingerprint: str) -> EncodedSlide:
+        """Return the whole encoded slide, its version computed from all of its content."""
+        return cls(slide, patches, fingerprint, version_of(slide, patches, fingerprint))
+
+    def part(self, chosen: npt.NDArray[np.bool_]) -> EncodedSlide:
+        """Return the share of this slide a range-cut shard holds, under the same version."""
+        return dataclasses.replace(self, patches=self.patches.taken(chosen))
+
+
+def version_of(slide: Slide, patches: PatchColumns, fingerprint: str) -> str:
+    """Return the digest of a slide's labels, columns and fingerprint."""
+    return digest_of(
+        canonical_bytes(slide.to_dict()),
+        patches.keys.astype("<u8").tobytes(),
+        patches.codes.tobytes(),
+        patches.corners.astype("<i4").tobytes(),
+        patches.numbers.astype("<u4").tobytes(),
+        fingerprint.encode(),
+    )
