@@ -62,7 +62,11 @@ class Collection:
                 f"collection {self.name!r} holds keys and codes of encoder fingerprint"
                 f" {self.fingerprint}, found {fingerprint or 'none'}: encode with the collection's"
                 " encoder settings, or make a new collection",
-                metadata={"collection": self.name, "expected": self.fingerprint, "found": fingerprint},
+                metadata={
+                    "collection": self.name,
+                    "expected": self.fingerprint,
+                    "found": fingerprint,
+                },
             )
 
 

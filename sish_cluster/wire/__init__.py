@@ -1,0 +1,6 @@
+"""The only place where values become messages and errors become gRPC statuses.
+
+Lives here: the generated code of ``protos/``, the packing of values, the mapping of errors, channels,
+interceptors, and how a server starts, reports its health and drains.
+Never lives here: what a search or an ingest means.
+"""

@@ -1,0 +1,1 @@
+"""Generated from protos/ by scripts/generate-wire; do not edit."""
