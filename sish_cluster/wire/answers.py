@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from sish_cluster.core.candidate import Candidates, Examined, ShardAnswer
 from sish_cluster.core.errors import BadMessage
@@ -159,7 +160,7 @@ class AnswerAssembler:
         return Examined(keys, np.concatenate([part.counts for part in parts]))
 
 
-def _joined(parts: list[Candidates], offsets: np.ndarray) -> Candidates:  # type: ignore[type-arg]
+def _joined(parts: list[Candidates], offsets: npt.NDArray[np.int64]) -> Candidates:
     return Candidates(
         offsets,
         np.concatenate([p.keys for p in parts]),

@@ -24,7 +24,7 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any]) -> Deadline:
     return Deadline.after(remaining_s if remaining_s is not None else 0.0)
 
 
-class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class CallGuard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps every handler: refuses calls without deadline, answers `SishError` with its status.
 
     Anything else a handler raises is logged with its traceback and answered as `Internal`: callers

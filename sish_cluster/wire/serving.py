@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -59,7 +60,8 @@ class Server:
     ) -> None:
         self.settings = settings
         self._services = ("", *services)
-        self._health = health.aio.HealthServicer()
+        # The stubs of grpc-health-checking leave the asyncio servicer out.
+        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         limit = ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)
         options = [
             limit,

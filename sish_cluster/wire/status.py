@@ -6,7 +6,7 @@ RetryInfo when the call may be repeated.
 
 from __future__ import annotations
 
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -107,11 +107,12 @@ def _code_from(number: int) -> grpc.StatusCode:
 
 def error_from_rpc(error: grpc.RpcError) -> SishError:
     """Return the error a failed call carried; plain gRPC failures map by their code."""
-    for key, value in error.trailing_metadata() or ():  # type: ignore[attr-defined]
+    trailing: Any = error.trailing_metadata() or ()
+    for key, value in trailing:
         if key == DETAILS_KEY:
             return error_from_bytes(value)
-    code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
-    text = error.details() or code.name  # type: ignore[attr-defined]
+    code = error.code()
+    text = error.details() or code.name
     return _CLASS_BY_CODE.get(code, Internal)(f"{code.name}: {text}")
 
 
