@@ -17,7 +17,9 @@ def weights(counts: dict[str, int]) -> dict[str, float]:
     return {label: F / (n * inverse) for label, n in counts.items()}
 
 
-def uncertainty(results: list[tuple[str, str, int]], w: dict[str, float]) -> tuple[float, dict[str, float]]:
+def uncertainty(
+    results: list[tuple[str, str, int]], w: dict[str, float]
+) -> tuple[float, dict[str, float]]:
     """Return (entropy in bits, p by label)."""
     count: dict[str, float] = {}
     for j, (_, label, _) in enumerate(results):
@@ -82,4 +84,6 @@ def ranked(
                 seen.add(slide)
                 rows.append((entropy, distance, i, slide))
     rows.sort(key=lambda row: (row[0], row[1]))
-    return [(slide, entropy, distance) for entropy, distance, i, slide in rows if i not in removed][:k]
+    return [(slide, entropy, distance) for entropy, distance, i, slide in rows if i not in removed][
+        :k
+    ]

@@ -70,7 +70,11 @@ async def test_every_error_keeps_its_class_and_facts_over_the_wire(cls):
             await stub.Status(shard_pb2.StatusRequest(), timeout=10)
     error = error_from_rpc(caught.value)
     assert type(error) is cls
-    assert (error.message, error.metadata, error.field) == (sent.message, {"shard": "a"}, "query.keys")
+    assert (error.message, error.metadata, error.field) == (
+        sent.message,
+        {"shard": "a"},
+        "query.keys",
+    )
 
 
 async def test_an_error_in_mid_stream_arrives_after_what_was_streamed():
