@@ -35,7 +35,7 @@ def test_every_error_reason_is_unique_and_finds_its_class():
 
 
 def test_columns_of_different_lengths_are_refused():
-    with pytest.raises(errors.BadMessage, match="3 keys but {'codes': 2"):
+    with pytest.raises(errors.BadMessage, match=r"3 keys but \{'codes': 2"):
         PatchColumns.of([1, 2, 3], np.zeros((2, 16), np.uint8))
 
 
