@@ -1,0 +1,224 @@
+"""Cut the mosaic of a slide: tissue, grid, artifacts dropped, a few patches chosen.
+
+Every candidate is read once, at 256 px, from the coarsest level that holds that many, by a few
+threads and in blocks, and only its colour histogram is kept: a slide of any size takes the memory
+of one block. Pixels for the networks are read later, for the chosen patches alone.
+
+Source
+------
+SISH, Methods, "Mosaic generation"; the steps are those of `tissue`, `patching`, `artifacts` and `mosaic`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from sish_cluster.core.errors import BadSlide
+from sish_cluster.core.geometry import PATCH_FIELD_UM, Box, patch_side_px_of
+from sish_cluster.core.seams import MosaicSelector, Pixels
+from sish_cluster.encoder.artifacts import ArtifactSettings, debris_patches, white_patches
+from sish_cluster.encoder.mosaic import TwoStageSelector, TwoStageSettings
+from sish_cluster.encoder.patching import Corners, patch_corners
+from sish_cluster.encoder.slide import SlideReader
+from sish_cluster.encoder.tissue import RESECTION, Tissue, TissueSettings, tissue_of
+
+THUMBNAIL_PX = 256
+"""Side at which candidates are judged and compared, px (published)."""
+
+BLOCK_PATCHES = 64
+"""Candidates held as pixels at a time (12 MiB)."""
+
+Progress = Callable[[int, int], None]
+"""Called with (candidates read, candidates in all)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MosaicSettings:
+    """Everything that decides which patches stand for a slide."""
+
+    tissue: TissueSettings = RESECTION
+    """How tissue is found."""
+    artifacts: ArtifactSettings = ArtifactSettings()
+    """What is dropped."""
+    selection: TwoStageSettings = TwoStageSettings()
+    """How many patches are chosen, unless another selector is given."""
+    field_um: float = PATCH_FIELD_UM
+    """Side of a patch's field of view, um."""
+    rng_seed: int = 0
+    """Seed of the selector."""
+    readers: int = 2
+    """Threads that read candidates; the mosaic does not depend on it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MosaicCounts:
+    """What became of the candidates."""
+
+    grid: int
+    """Candidates on tissue."""
+    white: int
+    """Dropped as glass."""
+    artifacts: int
+    """Dropped as debris."""
+    chosen: int
+    """Patches of the mosaic."""
+
+    @property
+    def clean(self) -> int:
+        """Candidates the selector chose from."""
+        return self.grid - self.white - self.artifacts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Mosaic:
+    """The patches that stand for a slide.
+
+    Parameters
+    ----------
+    corners
+        int32 (n, 2), n >= 1, ordered by y and then x; level-0 pixels.
+    side_px
+        Side of a patch in level-0 pixels.
+    counts
+        What became of the candidates.
+    tissue
+        What the grid was laid over.
+    """
+
+    corners: Corners
+    side_px: int
+    counts: MosaicCounts
+    tissue: Tissue
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def box(self, number: int) -> Box:
+        """Return the square of patch ``number``, level-0 pixels."""
+        return _box(self.corners[number], self.side_px)
+
+
+@runtime_checkable
+class StreamingSelector(Protocol):
+    """A selector that needs only a summary of each patch, never all pixels at once."""
+
+    def summaries_of(self, thumbnails: Pixels) -> npt.NDArray[np.float32]:
+        """Return the summaries (n, ...) of patches (n, side, side, 3)."""
+
+    def chosen_from(
+        self,
+        summaries: npt.NDArray[np.float32],
+        corners: npt.NDArray[np.integer],
+        *,
+        rng_seed: int,
+    ) -> npt.NDArray[np.int64]:
+        """Return what `MosaicSelector.chosen` would return for the patches summarised."""
+
+
+def cut_mosaic(
+    reader: SlideReader,
+    settings: MosaicSettings = MosaicSettings(),  # noqa: B008
+    *,
+    progress: Progress | None = None,
+    selector: MosaicSelector | None = None,
+) -> Mosaic:
+    """Return the mosaic of a slide.
+
+    Parameters
+    ----------
+    reader
+        The open slide.
+    settings
+        Everything that decides which patches are chosen.
+    progress
+        Called after every block of candidates.
+    selector
+        Chooses among the clean candidates; the two-stage selector by default.
+
+    Raises
+    ------
+    BadSlide
+        If there is no tissue, every candidate is dropped, or the slide cannot be read.
+
+    Notes
+    -----
+    Cost: one read of 256 px per candidate. A `StreamingSelector` takes 3 KiB per candidate, any
+    other 192 KiB.
+    """
+    selector = selector or TwoStageSelector(settings.selection)
+    side_px = patch_side_px_of(reader.mpp, settings.field_um)
+    tissue = tissue_of(reader, settings.tissue)
+    grid = patch_corners(tissue, slide_size=reader.size, side_px=side_px)
+    sift = _Sift(selector, settings)
+    with ThreadPoolExecutor(settings.readers, "sish-read") as pool:
+        for start in range(0, len(grid), BLOCK_PATCHES):
+            block = grid[start : start + BLOCK_PATCHES]
+            sift.add(block, _thumbnails(reader, block, side_px, pool))
+            if progress is not None:
+                progress(start + len(block), len(grid))
+    corners = sift.chosen(reader)
+    counts = MosaicCounts(len(grid), sift.white, sift.artifacts, len(corners))
+    return Mosaic(corners, side_px, counts, tissue)
+
+
+class _Sift:
+    """Keeps what the selector needs of the clean candidates, and counts the others."""
+
+    def __init__(self, selector: MosaicSelector, settings: MosaicSettings) -> None:
+        self._selector = selector
+        self._settings = settings
+        self._corners: list[Corners] = []
+        self._kept: list[npt.NDArray[np.float32]] | list[Pixels] = []
+        self.white = 0
+        self.artifacts = 0
+
+    def add(self, corners: Corners, thumbnails: Pixels) -> None:
+        """Judge a block of candidates."""
+        bounds = self._settings.artifacts
+        white = white_patches(thumbnails, bounds)
+        debris = np.zeros(len(white), np.bool_)
+        if bounds.drops_debris:
+            debris[~white] = debris_patches(thumbnails[~white])
+        self.white += int(white.sum())
+        self.artifacts += int(debris.sum())
+        clean = ~(white | debris)
+        self._corners.append(corners[clean])
+        pixels = thumbnails[clean]
+        streams = isinstance(self._selector, StreamingSelector)
+        self._kept.append(self._selector.summaries_of(pixels) if streams else pixels)
+
+    def chosen(self, reader: SlideReader) -> Corners:
+        """Return the corners the selector chooses."""
+        corners = np.concatenate(self._corners)
+        if not len(corners):
+            raise BadSlide(
+                f"{reader.path}: all {self.white + self.artifacts} patches on tissue were dropped:"
+                f" {self.white} as glass, {self.artifacts} as debris; leave the slide out, or keep"
+                " them by artifacts.drops_debris=False or a higher artifacts.white_share"
+            )
+        kept = np.concatenate(self._kept)
+        if isinstance(self._selector, StreamingSelector):
+            rows = self._selector.chosen_from(kept, corners, rng_seed=self._settings.rng_seed)
+        else:
+            rows = self._selector.chosen(kept, corners, rng_seed=self._settings.rng_seed)
+        return np.ascontiguousarray(corners[rows])
+
+
+def _thumbnails(
+    reader: SlideReader, corners: Corners, side_px: int, pool: ThreadPoolExecutor
+) -> Pixels:
+    def read(corner: npt.NDArray[np.int32]) -> Pixels:
+        return reader.region(_box(corner, side_px), side_px=THUMBNAIL_PX)
+
+    return np.stack(list(pool.map(read, corners)))
+
+
+def _box(corner: npt.NDArray[np.int32], side_px: int) -> Box:
+    x, y = int(corner[0]), int(corner[1])
+    return Box(x, y, x + side_px, y + side_px)
