@@ -1,0 +1,159 @@
+"""``sish collection``: create, list, describe, forget a slide."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from sish_cluster.cli.options import ExampleCommand, cluster_options, open_cluster
+from sish_cluster.cli.output import collections_table, console, printed_json
+from sish_cluster.core.collection import Collection, CollectionState
+from sish_cluster.core.errors import BadRequest
+
+MOST_VALUES = 8
+"""Values of a label that a description prints; the rest is counted."""
+
+
+@click.group()
+def collection() -> None:
+    """Create, list and describe collections; forget slides."""
+
+
+@collection.command(
+    "create",
+    cls=ExampleCommand,
+    examples=[
+        "sish collection create demo --fingerprint 9f0c... --code-bits 1024",
+        "sish collection create demo --profile compact --router 127.0.0.1:7500",
+    ],
+)
+@click.argument("name")
+@click.option("--fingerprint", help="Encoder fingerprint; without one, this machine's encoder's.")
+@click.option("--code-bits", type=int, help="Bits of a code; needed with --fingerprint.")
+@click.option(
+    "--max-distance", type=int, default=128, show_default=True, help="Default bound, bits."
+)
+@click.option("--profile", type=click.Choice(["compact", "published"]), help="Encoder profile.")
+@click.option("--describe-encoder", "about", default="", help="One line about the encoder.")
+@cluster_options
+def create(
+    name: str,
+    fingerprint: str | None,
+    code_bits: int | None,
+    max_distance: int,
+    profile: str | None,
+    about: str,
+    router: str | None,
+    home: Path | None,
+) -> None:
+    """Create an empty collection (`sish index` creates it by itself)."""
+    if fingerprint and not code_bits:
+        raise BadRequest(
+            "--fingerprint needs --code-bits: say how long a code is", field="code_bits"
+        )
+    if not (fingerprint and code_bits):
+        fingerprint, code_bits, about = _own_encoder(profile)
+    made = Collection(name, fingerprint, code_bits, max_distance, about)
+    with open_cluster(router, home) as client:
+        was_created = client.create_collection(made)
+    verb = "created" if was_created else "was there already, and equal:"
+    console().print(f"{verb} collection [bold]{escape(name)}[/] (fingerprint {fingerprint})")
+
+
+def _own_encoder(profile: str | None) -> tuple[str, int, str]:
+    from sish_cluster.local.encoding import LocalEncoder
+
+    found = LocalEncoder(profile=profile).description
+    return found.fingerprint, found.code_bits, str(found)
+
+
+@collection.command("list", cls=ExampleCommand, examples=["sish collection list --json"])
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cluster_options
+def list_collections(as_json: bool, router: str | None, home: Path | None) -> None:
+    """List the collections with what they hold."""
+    with open_cluster(router, home) as client:
+        names = [found.name for found in client.list_collections()]
+        states = [client.describe_collection(name) for name in names]
+    if as_json:
+        printed_json([state_as_json(state) for state in states])
+    elif states:
+        console().print(collections_table(states))
+    else:
+        console().print("no collections yet: `sish index SLIDES_DIR --collection NAME` makes one")
+
+
+@collection.command(
+    "describe",
+    cls=ExampleCommand,
+    examples=["sish collection describe demo", "sish collection describe demo --slides --json"],
+)
+@click.argument("name")
+@click.option("--slides", "with_slides", is_flag=True, help="List every slide too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cluster_options
+def describe(
+    name: str, with_slides: bool, as_json: bool, router: str | None, home: Path | None
+) -> None:
+    """Describe a collection: its encoder, its slides by label."""
+    with open_cluster(router, home) as client:
+        state = client.describe_collection(name)
+        slides = [stored.slide for stored in client.list_slides(name)] if with_slides else []
+    if as_json:
+        printed_json({**state_as_json(state), "slide_list": [s.to_dict() for s in slides]})
+        return
+    out = console()
+    out.print(collections_table([state]))
+    out.print(f"fingerprint {state.collection.fingerprint}")
+    for label, counts in sorted(state.label_counts.items()):
+        out.print(f"[bold]{escape(label)}[/]: {escape(_counted(Counter(counts)))}")
+    if slides:
+        table = Table("slide", "diagnosis", "site", "patient", "institution", title_justify="left")
+        for slide in slides:
+            values = (slide.slide_id, slide.diagnosis, slide.site, slide.patient, slide.institution)
+            table.add_row(*(escape(value or "-") for value in values))
+        out.print(table)
+
+
+def _counted(counts: Counter[str]) -> str:
+    shown = [f"{value or 'unknown'} {n}" for value, n in counts.most_common(MOST_VALUES)]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f", and {more} more" if more > 0 else "")
+
+
+def state_as_json(state: CollectionState) -> dict[str, object]:
+    """Return a collection's state as plain values."""
+    definition = state.collection
+    return {
+        "name": definition.name,
+        "fingerprint": definition.fingerprint,
+        "code_bits": definition.code_bits,
+        "max_distance": definition.max_distance,
+        "encoder": definition.encoder,
+        "slides": state.slides,
+        "postings": state.postings,
+        "pending": state.pending,
+        "label_counts": {name: dict(counts) for name, counts in state.label_counts.items()},
+    }
+
+
+@collection.command(
+    "forget-slide",
+    cls=ExampleCommand,
+    examples=["sish collection forget-slide demo TCGA-05-4244-01Z-00-DX1"],
+)
+@click.argument("name")
+@click.argument("slide_ids", nargs=-1, required=True)
+@cluster_options
+def forget_slide(
+    name: str, slide_ids: tuple[str, ...], router: str | None, home: Path | None
+) -> None:
+    """Remove slides and all their patches, on every shard."""
+    with open_cluster(router, home) as client:
+        for slide_id in slide_ids:
+            outcome = client.forget(name, slide_id)
+            console().print(f"forgot {escape(slide_id)}: {outcome.postings:,} patches removed")
