@@ -91,7 +91,7 @@ class DebrisModel:
         standard = (histograms - self.mean) / self.scale
         # einsum, not matmul: its order of additions does not depend on threads or rows
         odds = np.einsum("nb,b->n", standard, self.weights) + self.bias
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(odds, -50, 50))))
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(odds, -50, 50))), np.float64)
 
     @property
     def digest(self) -> str:
@@ -100,7 +100,7 @@ class DebrisModel:
         return digest_of(*(array.astype("<f8").tobytes() for array in arrays))
 
 
-def white_patches(thumbnails: Pixels, settings: ArtifactSettings = ArtifactSettings()) -> Flags:  # noqa: B008
+def white_patches(thumbnails: Pixels, settings: ArtifactSettings = ArtifactSettings()) -> Flags:
     """Return which patches are glass.
 
     Parameters
@@ -136,7 +136,7 @@ def texture_histogram(patch: Rgb) -> npt.NDArray[np.float64]:
     float64 (128,): shares of the patterns, two values a bin, summing to 1.
     """
     counts = np.bincount(binary_patterns(_grey(patch)).ravel(), minlength=256)
-    return counts.reshape(LBP_BINS, -1).sum(axis=1) / counts.sum()
+    return np.asarray(counts.reshape(LBP_BINS, -1).sum(axis=1) / counts.sum(), np.float64)
 
 
 def binary_patterns(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -172,7 +172,7 @@ def binary_patterns(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         diagonal = (100_000 - _DIAGONAL) * sides + _DIAGONAL * shifted(dy + ey, dx + ex)
         is_brighter = diagonal >= (200_000 - _DIAGONAL) * centre
         pattern |= is_brighter.astype(np.uint8) << (2 * axis + 1)
-    return _LEAST_ROTATION[pattern].astype(np.uint8)
+    return np.asarray(_LEAST_ROTATION[pattern], np.uint8)
 
 
 @functools.lru_cache(maxsize=1)
@@ -191,12 +191,17 @@ def read_model(path: Path) -> DebrisModel:
     """
     try:
         record = json.loads(path.read_text("utf-8"))
-        arrays = [np.array(record[n], np.float64) for n in ("mean", "scale", "weights")]
-        model = DebrisModel(*arrays, bias=float(record["bias"]), threshold=float(record["threshold"]))
+        mean, scale, weights = (
+            np.array(record[name], np.float64) for name in ("mean", "scale", "weights")
+        )
+        model = DebrisModel(
+            mean, scale, weights, bias=float(record["bias"]), threshold=float(record["threshold"])
+        )
         stated = str(record["digest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadWeights(f"{path}: is not a debris model ({error!r}); install it again") from error
-    if any(array.shape != (LBP_BINS,) for array in arrays) or model.digest != stated:
+    shapes = {mean.shape, scale.shape, weights.shape}
+    if shapes != {(LBP_BINS,)} or model.digest != stated:
         raise BadWeights(
             f"{path}: its numbers have digest {model.digest}, but it states {stated}; install it again"
         )

@@ -20,7 +20,22 @@ from sish_cluster.core.errors import BadLabels, BadSlide
 from sish_cluster.core.slide import NAMED_LABELS, Slide
 
 SLIDE_SUFFIXES = frozenset(
-    ".svs .tif .tiff .ndpi .mrxs .scn .bif .vms .vmu .svslide .dcm .png .jpg .jpeg".split()
+    [
+        ".svs",
+        ".tif",
+        ".tiff",
+        ".ndpi",
+        ".mrxs",
+        ".scn",
+        ".bif",
+        ".vms",
+        ".vmu",
+        ".svslide",
+        ".dcm",
+        ".png",
+        ".jpg",
+        ".jpeg",
+    ]
 )
 """Names taken for slides, lower case."""
 
@@ -144,7 +159,9 @@ def read_labels(csv_path: str | os.PathLike[str]) -> Labels:
                 row = _row_of(path, columns, values, reader.line_num)
                 _add(path, rows, doubled, row)
     except csv.Error as error:
-        raise BadLabels(f"{path} line {reader.line_num}: is not CSV ({error}); correct it") from error
+        raise BadLabels(
+            f"{path} line {reader.line_num}: is not CSV ({error}); correct it"
+        ) from error
     if not rows:
         raise BadLabels(f"{path}: has a header but no rows; add one row per slide")
     return Labels(path, rows, doubled)
@@ -202,8 +219,8 @@ def _row_of(path: Path, columns: Sequence[str], values: Sequence[str], line: int
     name = cells.pop("slide", "") or (slide_name(Path(file)) if file else "")
     if not name:
         raise BadLabels(f"{path} line {line}: names no slide; fill in the column slide")
-    named = {label: cells.pop(label, "") for label in NAMED_LABELS}
-    return LabelRow(Slide(name, **named, labels=cells), mpp, file, line)
+    patient, site, diagnosis, institution = (cells.pop(label, "") for label in NAMED_LABELS)
+    return LabelRow(Slide(name, patient, site, diagnosis, institution, cells), mpp, file, line)
 
 
 def _mpp_of(path: Path, text: str, line: int) -> float | None:
@@ -270,7 +287,10 @@ def matched(slides_dir: str | os.PathLike[str], labels: Labels | None = None) ->
     taken = set(pairs.values())
     problems += [(slide_name(f), _no_row(f, labels)) for f in files if f not in taken]
     problems += [
-        (name, f"{labels.path}: equal rows on lines {_listed(lines)}; one is used, delete the others")
+        (
+            name,
+            f"{labels.path}: equal rows on lines {_listed(lines)}; one is used, delete the others",
+        )
         for name, lines in labels.doubled.items()
     ]
     return Catalogue(sorted(entries, key=lambda e: e.slide.slide_id), sorted(problems))
@@ -315,9 +335,7 @@ def _slide_from_folders(file: Path, folder: Path) -> Slide:
     if len(parts) < 3 or not _MAGNIFICATION.fullmatch(parts[-1]):
         return Slide(name, patient=patient)
     magnification = {"magnification": parts[-1].lower()}
-    return Slide(
-        name, patient=patient, site=parts[-3], diagnosis=parts[-2], labels=magnification
-    )
+    return Slide(name, patient=patient, site=parts[-3], diagnosis=parts[-2], labels=magnification)
 
 
 def _no_file(row: LabelRow, labels: Labels, folder: Path) -> str:

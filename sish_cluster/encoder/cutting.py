@@ -44,9 +44,9 @@ class MosaicSettings:
 
     tissue: TissueSettings = RESECTION
     """How tissue is found."""
-    artifacts: ArtifactSettings = ArtifactSettings()
+    artifacts: ArtifactSettings = dataclasses.field(default_factory=ArtifactSettings)
     """What is dropped."""
-    selection: TwoStageSettings = TwoStageSettings()
+    selection: TwoStageSettings = dataclasses.field(default_factory=TwoStageSettings)
     """How many patches are chosen, unless another selector is given."""
     field_um: float = PATCH_FIELD_UM
     """Side of a patch's field of view, um."""
@@ -123,7 +123,7 @@ class StreamingSelector(Protocol):
 
 def cut_mosaic(
     reader: SlideReader,
-    settings: MosaicSettings = MosaicSettings(),  # noqa: B008
+    settings: MosaicSettings = MosaicSettings(),
     *,
     progress: Progress | None = None,
     selector: MosaicSelector | None = None,
@@ -174,7 +174,8 @@ class _Sift:
         self._selector = selector
         self._settings = settings
         self._corners: list[Corners] = []
-        self._kept: list[npt.NDArray[np.float32]] | list[Pixels] = []
+        self._summaries: list[npt.NDArray[np.float32]] = []
+        self._pixels: list[Pixels] = []
         self.white = 0
         self.artifacts = 0
 
@@ -189,9 +190,10 @@ class _Sift:
         self.artifacts += int(debris.sum())
         clean = ~(white | debris)
         self._corners.append(corners[clean])
-        pixels = thumbnails[clean]
-        streams = isinstance(self._selector, StreamingSelector)
-        self._kept.append(self._selector.summaries_of(pixels) if streams else pixels)
+        if isinstance(self._selector, StreamingSelector):
+            self._summaries.append(self._selector.summaries_of(thumbnails[clean]))
+        else:
+            self._pixels.append(thumbnails[clean])
 
     def chosen(self, reader: SlideReader) -> Corners:
         """Return the corners the selector chooses."""
@@ -202,11 +204,12 @@ class _Sift:
                 f" {self.white} as glass, {self.artifacts} as debris; leave the slide out, or keep"
                 " them by artifacts.drops_debris=False or a higher artifacts.white_share"
             )
-        kept = np.concatenate(self._kept)
+        rng_seed = self._settings.rng_seed
         if isinstance(self._selector, StreamingSelector):
-            rows = self._selector.chosen_from(kept, corners, rng_seed=self._settings.rng_seed)
+            summaries = np.concatenate(self._summaries)
+            rows = self._selector.chosen_from(summaries, corners, rng_seed=rng_seed)
         else:
-            rows = self._selector.chosen(kept, corners, rng_seed=self._settings.rng_seed)
+            rows = self._selector.chosen(np.concatenate(self._pixels), corners, rng_seed=rng_seed)
         return np.ascontiguousarray(corners[rows])
 
 

@@ -99,7 +99,7 @@ def content_of(path: Path) -> str:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
-    is_text = all(byte in b"\t\n\r\f\x1b" or 32 <= byte for byte in head) and b"\x7f" not in head
+    is_text = all(byte in b"\t\n\r\f\x1b" or byte >= 32 for byte in head) and b"\x7f" not in head
     return "text" if is_text else "not an image format known here"
 
 

@@ -19,7 +19,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from sish_cluster.core.errors import BadRequest
 from sish_cluster.core.seams import Pixels
@@ -81,7 +81,7 @@ class TwoStageSelector:
         How many patches are chosen.
     """
 
-    def __init__(self, settings: TwoStageSettings = TwoStageSettings()) -> None:  # noqa: B008
+    def __init__(self, settings: TwoStageSettings = TwoStageSettings()) -> None:
         self.settings = settings
 
     def summaries_of(self, thumbnails: Pixels) -> Histograms:
@@ -155,7 +155,7 @@ def _clusters(
 def _spread(rows: Rows, places: npt.NDArray[np.float64], count: int, rng_seed: int) -> list[int]:
     """Return ``count`` of ``rows``: the real patch nearest each centre of k-means on the places."""
     if count >= len(rows):
-        return rows.tolist()
+        return [int(row) for row in rows]
     labels, centres = _clusters(places, count, rng_seed)
     nearest = []
     for label, centre in enumerate(centres):

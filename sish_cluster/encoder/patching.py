@@ -64,7 +64,7 @@ def _corners_on(contour: Contour, holes: tuple[Contour, ...], side_px: int) -> C
 
 
 def _lies_on(
-    centre: npt.NDArray[np.float64], contour: Contour, holes: tuple[Contour, ...], side_px: int
+    centre: npt.NDArray[np.floating], contour: Contour, holes: tuple[Contour, ...], side_px: int
 ) -> bool:
     """Whether any of four points a quarter side from the centre is on tissue, and no hole holds it."""
     x, y = float(centre[0]), float(centre[1])

@@ -166,9 +166,10 @@ def tissue_in(overview: Rgb, *, slide_size: Size, mpp: float, settings: TissueSe
     height, width = overview.shape[:2]
     scale = np.array([slide_size.width / width, slide_size.height / height])
     um2_per_px = float(scale[0] * scale[1]) * mpp * mpp
-    found, tree = cv2.findContours(
+    outlines, tree = cv2.findContours(
         saturated(overview, settings), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
     )
+    found = [np.asarray(outline, np.int32) for outline in outlines]
     pieces = []
     for outer, inner in _families(tree):
         holes = sorted((found[i] for i in inner), key=cv2.contourArea, reverse=True)
@@ -185,11 +186,11 @@ def tissue_in(overview: Rgb, *, slide_size: Size, mpp: float, settings: TissueSe
     )
 
 
-def _families(tree: npt.NDArray[np.int32] | None) -> list[tuple[int, list[int]]]:
+def _families(tree: npt.ArrayLike | None) -> list[tuple[int, list[int]]]:
     """Return each outer contour's index with those of its holes."""
     if tree is None:
         return []
-    parents = tree[0, :, 3]
+    parents = np.asarray(tree)[0, :, 3]
     inner: dict[int, list[int]] = {int(i): [] for i in np.flatnonzero(parents < 0)}
     for hole in np.flatnonzero(parents >= 0):
         inner[int(parents[hole])].append(int(hole))
