@@ -1,0 +1,101 @@
+"""Pixels on their way into a network, and the conditions under which bytes repeat.
+
+Every patch goes through a network alone, on one thread, in channels-last order: its result then
+depends on nothing but its pixels, the weights and the processor's arithmetic. At 512 px and more,
+batches are no faster on a CPU, so this costs nothing there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from sish_cluster.core.errors import BadRequest, EncoderUnavailable
+from sish_cluster.core.seams import Pixels
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Normalisation:
+    """``(x / 255 - mean) / deviation`` per channel.
+
+    Parameters
+    ----------
+    name
+        What fingerprints call it.
+    mean, deviation
+        Red, green, blue, in [0, 1].
+    """
+
+    name: str
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+    def tensor_of(self, patch: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+        """Return a patch (side, side, 3) as float32 (1, 3, side, side), channels-last."""
+        x = torch.from_numpy(np.array(patch)[None]).to(device).permute(0, 3, 1, 2)
+        scale = torch.tensor([1.0 / (255.0 * d) for d in self.deviation], device=device)
+        shift = torch.tensor(
+            [-m / d for m, d in zip(self.mean, self.deviation, strict=True)], device=device
+        )
+        return x.float().mul_(scale.view(1, 3, 1, 1)).add_(shift.view(1, 3, 1, 1))
+
+
+SYMMETRIC = Normalisation("symmetric", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""2x - 1, to [-1, 1]: what the VQ-VAE was trained on."""
+
+IMAGENET = Normalisation("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""ImageNet's means and deviations: what the texture network was trained on."""
+
+
+def checked_patches(patches: Pixels, *, multiple_of: int = 1) -> Pixels:
+    """Return patches, or raise `BadRequest` unless they are uint8 (n, side, side, 3)."""
+    square = patches.ndim == 4 and patches.shape[1] == patches.shape[2] and patches.shape[3] == 3
+    if not square or patches.dtype != np.uint8 or patches.shape[1] % multiple_of:
+        raise BadRequest(
+            f"patches are uint8 (n, side, side, 3), side a multiple of {multiple_of}; found"
+            f" {patches.dtype} {patches.shape}",
+            field="patches",
+        )
+    return patches
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device called ``auto``, ``cpu`` or ``cuda``; float32 stays float32 on a GPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise EncoderUnavailable(
+                f"device {name!r} was asked for, and torch sees no GPU: use --device cpu"
+            )
+        # TF32 would change keys and codes from one kind of GPU to the next.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+    return torch.device(name)
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """Return the network on a device, its weights in channels-last order."""
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Run torch without gradients on one thread of the calling thread; restore the count after."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,86 @@
+"""What an encoder, its actors and its service are told, as frozen values passed explicitly."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from sish_cluster.core.errors import BadRequest
+from sish_cluster.core.slide import canonical_bytes, digest_of
+from sish_cluster.encoder.cutting import MosaicSettings
+from sish_cluster.encoder.profile import COMPACT, Profile
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """Everything that decides what an encoded slide is."""
+
+    profile: Profile = COMPACT
+    """Networks and the pixels they see; compact, because most machines have no GPU."""
+    mosaic: MosaicSettings = dataclasses.field(default_factory=MosaicSettings)
+    """Which patches stand for a slide; no part of the fingerprint."""
+    key_weights: Path | None = None
+    """Weights of the key network; None for the untrained seeded initialisation."""
+    codeword_order: Path | None = None
+    """A ``codebook_semantic.pt``; None for the order stored with, or computed from, the codebook."""
+    texture_weights: Path | None = None
+    """Weights of the texture network; None for those that ship with the project."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, or ``auto``: a GPU where torch sees one."""
+
+    @property
+    def mosaic_digest(self) -> str:
+        """Hex digest of what decides which patches are chosen."""
+        values = dataclasses.asdict(self.mosaic)
+        values.pop("readers")
+        return digest_of(canonical_bytes(values))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ActorSettings:
+    """How many actors there are, what each may take, and how long it may be silent."""
+
+    n_actors: int | None = None
+    """Actors; None for one a core (two torch processes on one core only take turns)."""
+    cpus_per_actor: float = 0.5
+    """CPUs Ray reserves for an actor: less than one, so that other work on the machine fits."""
+    gpus_per_actor: float = 0.25
+    """Share of a GPU an actor reserves where Ray has GPUs; four actors keep one busy."""
+    place_timeout_s: float = 120.0
+    """Seconds until an actor that has not answered yet counts as not placed."""
+    stall_timeout_s: float = 600.0
+    """Seconds without progress until a slide is given up: a patch takes seconds, a slow disk more."""
+    task_retries: int = 2
+    """How often a slide is encoded again when its actor dies; a slide that kills three is at fault."""
+    poll_s: float = 0.25
+    """Seconds between looks at the progress of busy actors."""
+    object_store_bytes: int = 100 << 20
+    """Ray's object store: keys and codes are small, pixels never travel."""
+
+    def __post_init__(self) -> None:
+        if self.n_actors is not None and self.n_actors < 1:
+            raise BadRequest(
+                f"at least 1 actor is needed; asked for {self.n_actors}", field="actors"
+            )
+
+    @property
+    def wanted_actors(self) -> int:
+        """Actors asked for, or one for each core this process may use."""
+        return self.n_actors or len(os.sched_getaffinity(0))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What the encoder service allows."""
+
+    slides_dir: Path | None = None
+    """Folder whose slides may be encoded by path; None allows no paths."""
+    max_waiting: int = 16
+    """Slides that may wait for an actor; more are refused with EncoderBusy."""
+    max_image_bytes: int = 32 << 20
+    """Bytes of one patch image; a 1024 px PNG has about 2 MiB."""
+    max_image_side_px: int = 4096
+    """Pixels a side of one patch image: a patch of a 40x slide has 2048."""
+    retry_after_s: float = 5.0
+    """What a refused caller is told to wait: about one slide's mosaic."""
