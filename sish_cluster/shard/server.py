@@ -1,0 +1,336 @@
+"""ShardService over gRPC: messages in, calls of `DirectShard`, messages out.
+
+Health never waits for a search: reads run in the shard's pool and changes on its writer, the event
+loop only moves messages. An ingest stream keeps many slides in flight, so that they share durable
+commits; each is acknowledged, or refused with a status of its own, in the order they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+import numpy as np
+
+from sish_cluster.core.clock import Deadline
+from sish_cluster.core.errors import BadMessage, Cancelled, DeadlineExceeded, SishError
+from sish_cluster.core.posting import EncodedSlide
+from sish_cluster.core.seams import IngestOutcome, SlideState
+from sish_cluster.shard.direct import DirectShard
+from sish_cluster.shard.reads import Page
+from sish_cluster.shard.shard import Shard
+from sish_cluster.wire.answers import answer_parts
+from sish_cluster.wire.columns import bytes_of, checksum_of
+from sish_cluster.wire.interceptors import deadline_of
+from sish_cluster.wire.serving import Server, ServingSettings
+from sish_cluster.wire.sish.v1 import common_pb2, shard_pb2, shard_pb2_grpc
+from sish_cluster.wire.status import status_bytes_of
+from sish_cluster.wire.values import (
+    LAYOUT_VERSION,
+    PART_BYTES,
+    SlideAssembler,
+    pack_collection,
+    pack_collection_state,
+    pack_slide,
+    unpack_collection,
+    unpack_filter,
+    unpack_query,
+)
+
+IN_FLIGHT_SLIDES = 256
+"""Slides of one ingest stream between receipt and acknowledgement: four durable commits' worth."""
+
+LISTED_SLIDES = 500
+"""Slides of one message of a listing: about 100 kB."""
+
+_STATES = {
+    common_pb2.SLIDE_STATE_PENDING: SlideState.PENDING,
+    common_pb2.SLIDE_STATE_COMMITTED: SlideState.COMMITTED,
+}
+
+Context = Any
+"""A gRPC aio servicer context."""
+
+
+class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
+    """The rpcs of shard.proto.
+
+    Parameters
+    ----------
+    direct
+        The shard.
+    """
+
+    def __init__(self, direct: DirectShard) -> None:
+        self._direct = direct
+        self._shard = direct.shard
+
+    async def Search(
+        self, request: shard_pb2.SearchRequest, context: Context
+    ) -> AsyncIterator[shard_pb2.SearchResponse]:
+        """Answer one slide query in parts."""
+
+        def work(cancellation: Any) -> list[shard_pb2.SearchResponse]:
+            answer = self._shard.search(
+                request.collection,
+                unpack_query(request.query),
+                wants_examined=request.wants_examined,
+                cancellation=cancellation,
+            )
+            return list(answer_parts(answer))
+
+        for part in await self._direct.read(work, deadline_of(context)):
+            yield part
+
+    async def RangeLookup(
+        self, request: shard_pb2.RangeLookupRequest, context: Context
+    ) -> AsyncIterator[shard_pb2.RangeLookupResponse]:
+        """Send one page in chunks of about 1 MiB."""
+
+        def work(_: object) -> list[shard_pb2.RangeLookupResponse]:
+            page = self._shard.range_lookup(
+                request.collection,
+                request.start,
+                request.end,
+                where=unpack_filter(request.where),
+                page_size=request.page_size,
+                page_token=request.page_token,
+            )
+            return page_parts(page)
+
+        for part in await self._direct.read(work, deadline_of(context)):
+            yield part
+
+    async def Neighbours(
+        self, request: shard_pb2.NeighboursRequest, context: Context
+    ) -> shard_pb2.NeighboursResponse:
+        """Return the occupied keys around a key."""
+        found = await self._direct.read(
+            lambda _: self._shard.neighbours(
+                request.collection,
+                request.key,
+                predecessors=request.predecessors,
+                successors=request.successors,
+                where=unpack_filter(request.where),
+            ),
+            deadline_of(context),
+        )
+        return shard_pb2.NeighboursResponse(
+            predecessors=bytes_of(found.predecessors, "<u8"),
+            successors=bytes_of(found.successors, "<u8"),
+            is_occupied=found.is_occupied,
+        )
+
+    async def Ingest(
+        self, requests: AsyncIterator[shard_pb2.IngestRequest], context: Context
+    ) -> AsyncIterator[shard_pb2.IngestResponse]:
+        """Store the slides of a stream; acknowledge each in its turn."""
+        begun: asyncio.Queue[Awaitable[shard_pb2.IngestResponse] | None] = asyncio.Queue(
+            IN_FLIGHT_SLIDES
+        )
+        reading = asyncio.ensure_future(self._begin_all(requests, begun, deadline_of(context)))
+        try:
+            while (response := await begun.get()) is not None:
+                yield await response
+            await reading
+        finally:
+            reading.cancel()
+            while not begun.empty():
+                if (left := begun.get_nowait()) is not None:
+                    asyncio.ensure_future(left).cancel()
+
+    async def _begin_all(
+        self,
+        requests: AsyncIterator[shard_pb2.IngestRequest],
+        begun: asyncio.Queue[Awaitable[shard_pb2.IngestResponse] | None],
+        deadline: Deadline,
+    ) -> None:
+        """Begin every slide as it comes; the queue's length bounds how many are in flight."""
+        assembler = SlideAssembler()
+        try:
+            async for request in requests:
+                try:
+                    encoded = assembler.add(request.part)
+                except SishError as error:
+                    await begun.put(asyncio.ensure_future(_refused(request, error)))
+                    continue
+                if encoded is not None:
+                    task = asyncio.ensure_future(self._stored(request, encoded, deadline))
+                    await begun.put(task)
+        finally:
+            await begun.put(None)
+
+    async def _stored(
+        self, request: shard_pb2.IngestRequest, encoded: EncodedSlide, deadline: Deadline
+    ) -> shard_pb2.IngestResponse:
+        try:
+            outcome: IngestOutcome = await self._direct.ingest(
+                request.collection,
+                encoded,
+                state=_state_of(request.state),
+                is_home=request.is_home,
+                home=request.home,
+                deadline=deadline,
+            )
+        except (DeadlineExceeded, Cancelled):
+            raise
+        except SishError as error:
+            return await _refused(request, error)
+        return shard_pb2.IngestResponse(
+            slide_id=outcome.slide_id, version=outcome.version, was_stored=outcome.was_stored
+        )
+
+    async def CommitSlide(
+        self, request: shard_pb2.CommitSlideRequest, context: Context
+    ) -> shard_pb2.CommitSlideResponse:
+        """Make a pending slide eligible."""
+        await self._direct.commit_slide(
+            request.collection, request.slide_id, request.version, deadline=deadline_of(context)
+        )
+        return shard_pb2.CommitSlideResponse()
+
+    async def Forget(
+        self, request: shard_pb2.ForgetRequest, context: Context
+    ) -> shard_pb2.ForgetResponse:
+        """Remove a slide."""
+        outcome = await self._direct.forget(
+            request.collection,
+            request.slide_id,
+            pending_version=request.pending_version,
+            deadline=deadline_of(context),
+        )
+        return shard_pb2.ForgetResponse(postings=outcome.postings, was_stored=outcome.was_stored)
+
+    async def ListPending(
+        self, request: shard_pb2.ListPendingRequest, context: Context
+    ) -> shard_pb2.ListPendingResponse:
+        """List pending slides."""
+        found = await self._direct.list_pending(request.collection, deadline=deadline_of(context))
+        pending = [
+            shard_pb2.PendingSlide(
+                slide_id=p.slide_id, version=p.version, home=p.home, age_s=p.age_s
+            )
+            for p in found
+        ]
+        return shard_pb2.ListPendingResponse(pending=pending)
+
+    async def ListSlides(
+        self, request: shard_pb2.ListSlidesRequest, context: Context
+    ) -> AsyncIterator[shard_pb2.ListSlidesResponse]:
+        """List the committed slides at home, some to a message."""
+        batch = shard_pb2.ListSlidesResponse()
+        async for stored in self._direct.list_slides(
+            request.collection, slide_id=request.slide_id, deadline=deadline_of(context)
+        ):
+            batch.slides.append(pack_slide(stored.slide))
+            batch.versions.append(stored.version)
+            batch.postings.append(stored.postings)
+            if len(batch.slides) == LISTED_SLIDES:
+                yield batch
+                batch = shard_pb2.ListSlidesResponse()
+        if batch.slides:
+            yield batch
+
+    async def CreateCollection(
+        self, request: shard_pb2.CreateCollectionRequest, context: Context
+    ) -> shard_pb2.CreateCollectionResponse:
+        """Create a collection."""
+        was_created = await self._direct.create_collection(
+            unpack_collection(request.collection), deadline=deadline_of(context)
+        )
+        return shard_pb2.CreateCollectionResponse(was_created=was_created)
+
+    async def ListCollections(
+        self, request: shard_pb2.ListCollectionsRequest, context: Context
+    ) -> shard_pb2.ListCollectionsResponse:
+        """List the collections."""
+        found = await self._direct.list_collections(deadline=deadline_of(context))
+        return shard_pb2.ListCollectionsResponse(collections=map(pack_collection, found))
+
+    async def DescribeCollection(
+        self, request: shard_pb2.DescribeCollectionRequest, context: Context
+    ) -> shard_pb2.DescribeCollectionResponse:
+        """Describe one collection."""
+        state = await self._direct.describe_collection(
+            request.collection, deadline=deadline_of(context)
+        )
+        return shard_pb2.DescribeCollectionResponse(state=pack_collection_state(state))
+
+    async def Status(
+        self, request: shard_pb2.StatusRequest, context: Context
+    ) -> shard_pb2.StatusResponse:
+        """Report how the shard is."""
+        status = await self._direct.status(deadline=deadline_of(context))
+        return shard_pb2.StatusResponse(
+            version=status.version,
+            uptime_s=status.uptime_s,
+            selector=dict(status.selector.labels),
+            range_start=status.range.start,
+            range_end=status.range.end,
+            collections=map(pack_collection_state, status.collections),
+            store_used_bytes=status.store_used_bytes,
+            store_map_bytes=status.store_map_bytes,
+            resident_bytes=status.resident_bytes,
+        )
+
+
+def shard_server(shard: Shard, serving: ServingSettings) -> tuple[Server, DirectShard]:
+    """Return a server for a shard, not started, and the calls to close after it stopped."""
+    direct = DirectShard(shard)
+    service = shard_pb2.DESCRIPTOR.services_by_name["ShardService"].full_name
+    server = Server(
+        serving,
+        [service],
+        lambda grpc_server: shard_pb2_grpc.add_ShardServiceServicer_to_server(
+            ShardServicer(direct), grpc_server
+        ),
+    )
+    return server, direct
+
+
+def page_parts(page: Page) -> list[shard_pb2.RangeLookupResponse]:
+    """Return a page as messages of about 1 MiB; the token is on the last."""
+    row_bytes = 24 + page.codes.shape[1]
+    rows = max(1, PART_BYTES // row_bytes)
+    starts = range(0, max(1, len(page.keys)), rows)
+    parts = [_page_part(page, slice(start, start + rows)) for start in starts]
+    parts[-1].next_page_token = page.next_page_token
+    return parts
+
+
+def _page_part(page: Page, part: slice) -> shard_pb2.RangeLookupResponse:
+    keys, codes = bytes_of(page.keys[part], "<u8"), bytes_of(page.codes[part], "u1")
+    corners, numbers = bytes_of(page.corners[part], "<i4"), bytes_of(page.numbers[part], "<u4")
+    chosen, rows = np.unique(page.slide_rows[part], return_inverse=True)
+    return shard_pb2.RangeLookupResponse(
+        patches=common_pb2.PackedPatches(
+            layout_version=LAYOUT_VERSION,
+            count=len(page.keys[part]),
+            code_bytes=page.codes.shape[1],
+            keys=keys,
+            codes=codes,
+            corners=corners,
+            numbers=numbers,
+            crc32c=checksum_of((keys, codes, corners, numbers)),
+        ),
+        slide_rows=bytes_of(rows, "<u4"),
+        slides=[pack_slide(page.slides[row]) for row in chosen.tolist()],
+    )
+
+
+def _state_of(number: int) -> SlideState:
+    if number not in _STATES:
+        raise BadMessage(
+            f"state must be SLIDE_STATE_PENDING or SLIDE_STATE_COMMITTED; found {number}",
+            field="state",
+        )
+    return _STATES[number]
+
+
+async def _refused(request: shard_pb2.IngestRequest, error: SishError) -> shard_pb2.IngestResponse:
+    return shard_pb2.IngestResponse(
+        slide_id=request.part.slide.slide_id,
+        version=request.part.version,
+        error=status_bytes_of(error),
+    )
