@@ -1,0 +1,42 @@
+"""How the router behaves: times, bounds, ranking."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sish_cluster.core.errors import BadRequest
+from sish_cluster.router.ranking.settings import RankingSettings
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """Settings of one router."""
+
+    slack_s: float = 0.05
+    """Seconds kept back from a caller's deadline for merge, ranking and the way home."""
+    call_cap_s: float = 120.0
+    """Most seconds any one call to a shard may take, however long the caller would wait."""
+    slides_in_flight: int = 32
+    """Slides of one ingest stream that are on their way to shards at a time: enough for the shards'
+    group commits to fill, few enough to bound memory (a slide is some tens of kB)."""
+    pending_limit_s: float = 900.0
+    """Age in seconds at which a slide that is not committed at home is given up: well beyond
+    ``call_cap_s``, so that no living ingest is cancelled."""
+    pending_grace_s: float = 5.0
+    """Age in seconds below which the janitor leaves a pending slide to the ingest that began it."""
+    janitor_interval_s: float = 60.0
+    """Seconds between the janitor's sweeps."""
+    ranking: RankingSettings = RankingSettings()  # noqa: RUF009 (frozen)
+    """Constants of ranking."""
+
+    def __post_init__(self) -> None:
+        if min(self.slack_s, self.pending_grace_s) < 0 or self.slides_in_flight < 1:
+            raise BadRequest(
+                "a router needs slack_s >= 0, pending_grace_s >= 0 and slides_in_flight >= 1;"
+                f" found {self.slack_s}, {self.pending_grace_s}, {self.slides_in_flight}"
+            )
+        if self.pending_limit_s <= self.call_cap_s:
+            raise BadRequest(
+                f"pending_limit_s ({self.pending_limit_s}) must exceed call_cap_s"
+                f" ({self.call_cap_s}), or a slow ingest would be cancelled while it runs"
+            )
