@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from sish_cluster.client import Client
-from sish_cluster.local import DEFAULT_HOME, open_home
+from sish_cluster.local import DEFAULT_HOME, encoded_folder, open_home
+from sish_cluster.local.encoding import LocalEncoder, ServiceEncoder
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -62,9 +63,55 @@ def collection_option(command: Decorated) -> Decorated:
     )(command)
 
 
-def debug_of(context: click.Context) -> bool:
-    """Return whether ``sish --debug`` was given."""
-    return bool(context.find_root().params.get("debug"))
+def encoder_options(command: Decorated) -> Decorated:
+    """Add ``--encoder``, ``--encoder-folder``, ``--profile`` and ``--mpp``: who encodes, and how."""
+    service = click.option(
+        "--encoder",
+        metavar="HOST:PORT",
+        envvar="SISH_ENCODER",
+        help="An encoder service that reads the same files; without one, this machine encodes.",
+    )
+    folder = click.option(
+        "--encoder-folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The folder that service reads, as this machine sees it.",
+    )
+    profile = click.option(
+        "--profile",
+        type=click.Choice(["compact", "published"]),
+        help="Encoder profile.  [default: compact]",
+    )
+    mpp = click.option(
+        "--mpp",
+        type=float,
+        metavar="UM",
+        help="Micrometres per pixel of slides that do not say it (0.5 for 20x, 0.25 for 40x).",
+    )
+    return service(folder(profile(mpp(command))))
+
+
+def open_encoder(
+    options: Mapping[str, Any], *, folder: Path | None
+) -> LocalEncoder | ServiceEncoder:
+    """Return who encodes, as the options say; close it afterwards.
+
+    Parameters
+    ----------
+    options
+        Of a command with `encoder_options`; ``use_ray``, ``ray_address`` and ``actors`` where it has
+        them.
+    folder
+        The folder an encoder service reads, unless ``--encoder-folder`` names another.
+    """
+    if options["encoder"]:
+        return ServiceEncoder(options["encoder"], options["encoder_folder"] or folder or Path())
+    return LocalEncoder(
+        profile=options["profile"],
+        use_ray=options.get("use_ray", False),
+        ray_address=options.get("ray_address"),
+        n_actors=options.get("actors"),
+        cache=encoded_folder(options["home"]),
+    )
 
 
 def open_cluster(router: str | None, home: Path | None) -> Client:

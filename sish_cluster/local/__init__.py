@@ -5,6 +5,6 @@ processes on loopback.
 Never lives here: an option, a table, a page; how a search works.
 """
 
-from sish_cluster.local.home import DEFAULT_HOME, open_home, open_home_async
+from sish_cluster.local.home import DEFAULT_HOME, encoded_folder, open_home, open_home_async
 
-__all__ = ["DEFAULT_HOME", "open_home", "open_home_async"]
+__all__ = ["DEFAULT_HOME", "encoded_folder", "open_home", "open_home_async"]

@@ -32,7 +32,7 @@ class ReportSettings:
     """Facts of the whole page: collection, encoder, cluster."""
     thumbnail_px: int = 420
     """Longer side of a thumbnail, px: sharp at the width of a phone."""
-    patch_px: int = 192
+    patch_px: int = 224
     """Side of a patch's picture, px: nuclei can be told apart at 0.5 mpp."""
     max_pairs: int = 4
     """Pairs shown per result; the boxes show every match."""

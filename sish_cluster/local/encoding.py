@@ -1,0 +1,241 @@
+"""Who encodes: this machine's actors, or an encoder service elsewhere; one protocol for both.
+
+Nothing heavy is imported here until a `LocalEncoder` is asked: a core install can index and search through
+an encoder service.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sish_cluster.client import EncoderClient, EncoderDescription
+from sish_cluster.client.blocking import LoopThread
+from sish_cluster.client.retry import UNLIMITED, Retry
+from sish_cluster.client.settings import ClientSettings
+from sish_cluster.core.clock import Deadline
+from sish_cluster.core.errors import BadRequest, SishError
+from sish_cluster.core.posting import EncodedSlide
+from sish_cluster.core.slide import Slide
+
+if TYPE_CHECKING:
+    from sish_cluster.encoder.settings import EncoderSettings
+
+SERVICE_TIMEOUT_S = 3600.0
+"""Seconds for one slide at an encoder service, waiting for its queue included."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SlideToEncode:
+    """One file to encode: where it is, who it is, its mpp where the file states none."""
+
+    path: Path
+    slide: Slide
+    mpp: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SlideFailure:
+    """A slide that could not be encoded or stored, and what to do about it."""
+
+    slide_id: str
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SlideProgress:
+    """How far one slide is: patches done of patches in all (0 while unknown)."""
+
+    slide_id: str
+    stage: str
+    done: int
+    total: int
+
+
+Watch = Callable[[SlideProgress], None]
+"""Called, on any thread, as slides advance."""
+
+
+def unwatched(progress: SlideProgress) -> None:
+    """Ignore progress."""
+
+
+class SlideEncoder(Protocol):
+    """Turns slide files into encoded slides."""
+
+    @property
+    def description(self) -> EncoderDescription:
+        """What it is: fingerprint, code bits, where the weights come from."""
+
+    def encoded(
+        self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched
+    ) -> Iterator[EncodedSlide | SlideFailure]:
+        """Yield each slide as it is ready, in any order; a failure never stops the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalEncoder:
+    """An encoder on this machine: actors that Ray manages, or one in this process.
+
+    Parameters
+    ----------
+    profile
+        ``compact`` or ``published``; None takes the default.
+    use_ray
+        Whether Ray manages the actors.
+    ray_address
+        A running Ray cluster; None starts one here.
+    n_actors
+        Actors; None takes one per core.
+    cache
+        Folder of encoded slides; None keeps none.
+    """
+
+    profile: str | None = None
+    use_ray: bool = False
+    ray_address: str | None = None
+    n_actors: int | None = None
+    cache: Path | None = None
+
+    @functools.cached_property
+    def settings(self) -> EncoderSettings:
+        """The encoder's settings."""
+        from sish_cluster.encoder.profile import profile_of
+        from sish_cluster.encoder.settings import EncoderSettings
+
+        if self.profile is None:
+            return EncoderSettings()
+        return EncoderSettings(profile=profile_of(self.profile))
+
+    @functools.cached_property
+    def description(self) -> EncoderDescription:
+        """What it is; reads the weights once."""
+        from sish_cluster.encoder.pipeline import description_of
+
+        found = description_of(self.settings)
+        return EncoderDescription(
+            found.profile,
+            found.fingerprint,
+            found.code_bits,
+            found.key_weights,
+            found.texture_weights,
+        )
+
+    def encoded(
+        self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched
+    ) -> Iterator[EncodedSlide | SlideFailure]:
+        """Yield each slide as it is ready; see `encoder.pool.encode_all`."""
+        from sish_cluster.encoder import pool
+        from sish_cluster.encoder.catalogue import CatalogueEntry
+        from sish_cluster.encoder.encoded_store import EncodedStore
+        from sish_cluster.encoder.settings import ActorSettings
+
+        entries = [CatalogueEntry(slide.path, slide.slide, slide.mpp) for slide in slides]
+        outcomes = pool.encode_all(
+            entries,
+            self.settings,
+            ray=self.use_ray,
+            ray_address=self.ray_address,
+            actors=ActorSettings(n_actors=self.n_actors),
+            cache=None if self.cache is None else EncodedStore(self.cache),
+            on_progress=lambda p: watch(SlideProgress(p.slide_id, p.stage, p.done, p.total)),
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, EncodedSlide):
+                yield outcome
+            else:
+                yield SlideFailure(outcome.slide_id, outcome.error.message)
+
+    def close(self) -> None:
+        """Keep nothing: the actors end with the iteration that used them."""
+
+
+class ServiceEncoder:
+    """An encoder service elsewhere, which reads the files itself; a context manager.
+
+    Parameters
+    ----------
+    address
+        Its ``host:port``.
+    folder
+        The folder it serves, as this machine sees it: paths are sent relative to it.
+    settings
+        Patience between tries while its queue is full.
+    """
+
+    def __init__(
+        self, address: str, folder: Path, *, settings: ClientSettings | None = None
+    ) -> None:
+        self._folder = folder.resolve()
+        self._retry = Retry(settings or ClientSettings(), UNLIMITED)
+        self._thread = LoopThread()
+        self._client = self._thread.result_of(_connected(address))
+
+    def __enter__(self) -> ServiceEncoder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._thread.result_of(self._client.__aexit__(None, None, None))
+        self._thread.close()
+
+    @functools.cached_property
+    def description(self) -> EncoderDescription:
+        """What it is."""
+        return self._thread.result_of(self._client.describe())
+
+    def encoded(
+        self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched
+    ) -> Iterator[EncodedSlide | SlideFailure]:
+        """Yield each slide in order; as many are asked for at once as the service has actors."""
+        window = max(1, self.description.actors)
+        asked: collections.deque[concurrent.futures.Future[EncodedSlide | SlideFailure]]
+        asked = collections.deque()
+        try:
+            for slide in slides:
+                asked.append(self._thread.submitted(self._outcome_of(slide, watch)))
+                if len(asked) >= window:
+                    yield asked.popleft().result()
+            while asked:
+                yield asked.popleft().result()
+        finally:
+            for future in asked:
+                future.cancel()
+
+    async def _outcome_of(self, slide: SlideToEncode, watch: Watch) -> EncodedSlide | SlideFailure:
+        slide_id = slide.slide.slide_id
+        deadline = Deadline.after(SERVICE_TIMEOUT_S)
+        try:
+            return await self._retry.answer_of(
+                lambda: self._client.encode_slide(
+                    self._relative(slide.path),
+                    dataclasses.replace(slide.slide, mpp=slide.mpp or 0.0),
+                    on_progress=lambda *step: watch(SlideProgress(slide_id, *step)),
+                    timeout_s=max(0.001, deadline.remaining_s()),
+                ),
+                deadline=deadline,
+            )
+        except SishError as error:
+            return SlideFailure(slide_id, error.message)
+
+    def _relative(self, path: Path) -> str:
+        try:
+            return path.resolve().relative_to(self._folder).as_posix()
+        except ValueError:
+            raise BadRequest(
+                f"{path} is not inside {self._folder}, the folder the encoder service reads: index that"
+                " folder, or name it with --encoder-folder",
+                field="path",
+            ) from None
+
+
+async def _connected(address: str) -> EncoderClient:
+    return EncoderClient(address)
