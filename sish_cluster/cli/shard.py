@@ -22,7 +22,7 @@ from sish_cluster.wire.serving import ServingSettings, serve
 _UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 
-class ByteSize(click.ParamType):
+class ByteSize(click.ParamType):  # type: ignore[type-arg]
     """A size such as ``64GiB`` or ``1048576``, as bytes."""
 
     name = "size"

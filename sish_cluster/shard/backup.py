@@ -17,8 +17,15 @@ from sish_cluster.shard.data_dir import DataDir, sync_folder
 from sish_cluster.shard.store import Store
 
 
-def backed_up(data_dir: Path, target: Path) -> Report:
+def backed_up(data_dir: Path, target: Path, *, store: Store | None = None) -> Report:
     """Copy a shard's data directory, served or not, to ``target``; return the copy's check.
+
+    Parameters
+    ----------
+    data_dir, target
+        The shard's folder; a folder that does not exist or is empty.
+    store
+        The open store when this process serves the shard itself.
 
     Raises
     ------
@@ -27,7 +34,7 @@ def backed_up(data_dir: Path, target: Path) -> Report:
     Corrupt
         If a record of the copy is damaged; there is no ``target`` then.
     """
-    return _copied(data_dir, target, what="backup")
+    return _copied(data_dir, target, what="backup", store=store)
 
 
 def restored(backup: Path, data_dir: Path) -> Report:
@@ -43,7 +50,7 @@ def restored(backup: Path, data_dir: Path) -> Report:
     return _copied(backup, data_dir, what="restore")
 
 
-def _copied(source: Path, target: Path, *, what: str) -> Report:
+def _copied(source: Path, target: Path, *, what: str, store: Store | None = None) -> Report:
     origin = DataDir(source)
     origin.check_layout()
     if target.exists() and any(target.iterdir()):
@@ -54,7 +61,7 @@ def _copied(source: Path, target: Path, *, what: str) -> Report:
     try:
         shutil.rmtree(part, ignore_errors=True)
         copy = DataDir(part).made()
-        _copy_store(origin, copy)
+        _copy_store(origin, copy, store)
         report = check_in_another_process(copy)
         report.raise_damage()
         os.replace(part, target)
@@ -69,11 +76,14 @@ def _copied(source: Path, target: Path, *, what: str) -> Report:
     return report
 
 
-def _copy_store(origin: DataDir, copy: DataDir) -> None:
-    store = Store(origin.store, limit_bytes=origin.limit_bytes, is_read_only=True)
-    try:
+def _copy_store(origin: DataDir, copy: DataDir, store: Store | None) -> None:
+    if store is not None:
         store.copy(copy.store)
-    finally:
-        store.close()
+    else:
+        reader = Store(origin.store, limit_bytes=origin.limit_bytes, is_read_only=True)
+        try:
+            reader.copy(copy.store)
+        finally:
+            reader.close()
     if origin.has_limit():
         copy.set_limit(origin.limit_bytes())

@@ -71,7 +71,8 @@ def checked(data_dir: DataDir) -> Report:
     """Read and check every record in this process, and rebuild and compare the index."""
     store = Store(data_dir.store, limit_bytes=data_dir.limit_bytes, is_read_only=True)
     try:
-        collections, damage = [], []
+        collections: list[CheckedCollection] = []
+        damage: list[str] = []
         for number, collection in store.collections():
             found = loaded(store, number, collection)
             damage.extend(error.message for error in found.damage)

@@ -8,7 +8,8 @@ commits; each is acknowledged, or refused with a status of its own, in the order
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ IN_FLIGHT_SLIDES = 256
 LISTED_SLIDES = 500
 """Slides of one message of a listing: about 100 kB."""
 
-_STATES = {
+_STATES: dict[int, SlideState] = {
     common_pb2.SLIDE_STATE_PENDING: SlideState.PENDING,
     common_pb2.SLIDE_STATE_COMMITTED: SlideState.COMMITTED,
 }
@@ -279,14 +280,9 @@ def shard_server(shard: Shard, serving: ServingSettings) -> tuple[Server, Direct
     """Return a server for a shard, not started, and the calls to close after it stopped."""
     direct = DirectShard(shard)
     service = shard_pb2.DESCRIPTOR.services_by_name["ShardService"].full_name
-    server = Server(
-        serving,
-        [service],
-        lambda grpc_server: shard_pb2_grpc.add_ShardServiceServicer_to_server(
-            ShardServicer(direct), grpc_server
-        ),
-    )
-    return server, direct
+    servicer = ShardServicer(direct)
+    add: Callable[..., None] = shard_pb2_grpc.add_ShardServiceServicer_to_server
+    return Server(serving, [service], functools.partial(add, servicer)), direct
 
 
 def page_parts(page: Page) -> list[shard_pb2.RangeLookupResponse]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 
 import psutil
 
@@ -30,8 +31,9 @@ from sish_cluster.core.seams import (
     StoredSlide,
 )
 from sish_cluster.shard import reads
+from sish_cluster.shard.backup import backed_up
 from sish_cluster.shard.changes import Change, Commit, Create, Forget, Ingest
-from sish_cluster.shard.check import check_in_another_process
+from sish_cluster.shard.check import Report, check_in_another_process
 from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.held import HeldCollection
 from sish_cluster.shard.loading import held_collection
@@ -101,6 +103,10 @@ class Shard:
     def grow(self, map_bytes: int) -> None:
         """Let the store grow to ``map_bytes``; writes refused for want of room go on."""
         self._data_dir.set_limit(map_bytes)
+
+    def backup(self, target: Path) -> Report:
+        """Copy everything durable as of now to the new folder ``target``, while writes go on."""
+        return backed_up(self.settings.data_dir, target, store=self._store)
 
     def search(
         self,

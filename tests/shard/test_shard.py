@@ -203,9 +203,9 @@ def test_slides_and_keys_that_belong_elsewhere_are_moved(tmp_path, settings, mak
 def test_what_does_not_fit_the_collection_is_refused_with_what_was_found(shard, make):
     with pytest.raises(FingerprintMismatch, match="fingerprint-1, found other"):
         shard.ingest("demo", make.slide("s", 1, fingerprint="other"))
-    with pytest.raises(BadMessage, match="16 bytes packed.; found 32 bytes"):
+    with pytest.raises(BadMessage, match=r"16 bytes packed.; found 32 bytes"):
         shard.ingest("demo", make.slide("s", patches=make.patches(1, code_bytes=32)))
-    with pytest.raises(UnknownCollection, match="no collection 'none' .it has: demo"):
+    with pytest.raises(UnknownCollection, match=r"no collection 'none' .it has: demo"):
         shard.ingest("none", make.slide("s", 1))
     with pytest.raises(BadRequest, match="no version"):
         shard.ingest("demo", dataclasses.replace(make.slide("s", 1), version=""))
@@ -236,7 +236,7 @@ def test_many_collections_made_at_once_keep_apart(settings, make):
 
 
 def test_a_second_opening_of_the_data_directory_is_refused_naming_the_process(shard, settings):
-    with pytest.raises(HomeInUse, match="in use by process [0-9]+"):
+    with pytest.raises(HomeInUse, match=r"in use by process [0-9]+"):
         Shard(settings)
 
 
