@@ -1,0 +1,72 @@
+"""How kernels are compiled: with numba, without the GIL, once per machine.
+
+numba's disk cache notices a change of the file a kernel is written in, not of the files it calls. So
+every kernel of this package shares one cache folder named by the digest of all its kernel files: an
+edit or an upgrade anywhere compiles afresh, and a stale kernel can never answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+KERNEL_FILES = (
+    "words.py",
+    "veb_table.py",
+    "veb_nodes.py",
+    "veb_levels.py",
+    "veb_kernels.py",
+    "layout.py",
+    "walk.py",
+    "exact.py",
+)
+"""Files whose functions run compiled; their content names the cache folder."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _digest_of_kernels() -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name in KERNEL_FILES:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _cache_folder() -> Path:
+    """Return a writable folder: under NUMBA_CACHE_DIR, else beside this file, else in the temp folder."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    folders = [Path(chosen)] if chosen else []
+    folders += [
+        Path(__file__).parent / "__pycache__",
+        Path(tempfile.gettempdir()) / f"sish-kernels-{os.getuid()}",
+    ]
+    name = f"kernels-{_digest_of_kernels()}"
+    for folder in folders:
+        try:
+            (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder / name, os.W_OK):
+            return folder / name
+    return Path(tempfile.mkdtemp(prefix="sish-kernels-"))
+
+
+numba.config.CACHE_DIR = str(_cache_folder())
+
+
+def kernel(function: _Function) -> _Function:
+    """Compile ``function`` at its first call (or load it from the cache); it runs without the GIL."""
+    compiled: _Function = numba.njit(cache=True, nogil=True, boundscheck=False)(function)
+    return compiled
+
+
+def inner(function: _Function) -> _Function:
+    """Compile ``function`` for use inside kernels only; it has no cache entry of its own."""
+    compiled: _Function = numba.njit(nogil=True, boundscheck=False)(function)
+    return compiled

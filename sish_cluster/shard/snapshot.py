@@ -1,0 +1,256 @@
+"""One moment of the index, as readers see it: segments that never change, and who is forgotten.
+
+A snapshot is made in O(1) and stays as it is whatever the writer does, so a reader never waits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sish_cluster.core.clock import Cancellation
+from sish_cluster.core.errors import BadMessage
+from sish_cluster.core.key import Keys, checked_keys
+from sish_cluster.core.query import Mode, SearchSettings
+from sish_cluster.shard import found as order
+from sish_cluster.shard.found import Found, Hits, Posted, Rows, SlideIdsOf
+from sish_cluster.shard.key_pages import KeyPages
+from sish_cluster.shard.search import Outcome, Scope, scanned, task_of, walked
+from sish_cluster.shard.segment import Segment, merged
+
+SELECTIVE = 8
+"""Where at most one posting in this many is eligible, the eligible ones are copied out before a search,
+so that no walk crawls over keys it may not look at."""
+
+SMALL_STEPS = 64
+"""Distinct keys are counted where there are at most this many times ``max_steps`` postings: when they
+are no more than a walk's steps, every neighbourhood is everything, and the exact scan answers."""
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """Postings of one moment.
+
+    Parameters
+    ----------
+    code_bytes
+        Bytes of a packed code.
+    segments
+        Oldest first.
+    postings_of
+        uint32 (n_ordinals,): postings of each ordinal, forgotten or not.
+    is_forgotten
+        bool (n_ordinals,).
+    n_postings
+        Postings that are not forgotten.
+    """
+
+    code_bytes: int
+    segments: Sequence[Segment]
+    postings_of: npt.NDArray[np.uint32]
+    is_forgotten: Flags
+    n_postings: int
+
+    def search(
+        self,
+        keys: Keys,
+        codes: npt.NDArray[np.uint8],
+        settings: SearchSettings,
+        *,
+        eligible: Flags,
+        slide_ids_of: SlideIdsOf,
+        mergeable: bool,
+        cancellation: Cancellation,
+        n_threads: int = 1,
+    ) -> Found:
+        """Search all patches of a slide query.
+
+        Parameters
+        ----------
+        keys, codes
+            uint64 (n_patches,) and uint8 (n_patches, code_bytes).
+        settings
+            Bounds; the mode is SISH, GUIDED or EXACT.
+        eligible
+            bool by ordinal; ordinals beyond its end are not eligible.
+        slide_ids_of
+            Asked only where a tie needs slide ids.
+        mergeable
+            Another index's rows will join: rows are the superset that `core.candidate.ShardAnswer`
+            describes, and the examined keys come along (not for EXACT, which needs neither).
+        cancellation
+            Asked between blocks of work; what it raises ends the search, leaving nothing behind.
+        n_threads
+            Threads that may work on it.
+        """
+        self._check_query(keys, codes)
+        scope = self._scope(eligible, settings.mode)
+        mode = Mode.GUIDED if mergeable and settings.mode is Mode.SISH else settings.mode
+        if mode is Mode.GUIDED and _is_everything(scope, settings.max_steps):
+            mode = Mode.EXACT
+        task = task_of(scope, checked_keys(keys), codes, settings)
+        if scope.n_eligible == 0 or len(keys) == 0:
+            outcome = _nothing(len(keys))
+        elif mode is Mode.EXACT:
+            cut = settings.max_candidates if settings.mode is Mode.EXACT or not mergeable else 0
+            outcome = scanned(scope, task, cancellation, max_candidates=cut, n_threads=n_threads)
+        else:
+            outcome = walked(task, mode, cancellation, n_threads)
+        cancellation.check()
+        posted = _ordered(outcome, scope, settings, slide_ids_of, mergeable)
+        is_examined = mergeable and settings.mode is not Mode.EXACT
+        examined = _examined(outcome, scope, mode) if is_examined else (None, None)
+        return _found(posted, outcome, scope, examined)
+
+    def eligible_count(self, eligible: Flags) -> int:
+        """Return how many postings are eligible and not forgotten; O(ordinals)."""
+        return int(self.postings_of[self._live(eligible)].sum(dtype=np.int64))
+
+    def range_rows(
+        self, start: int, end: int, *, eligible: Flags, limit: int, after: int | None
+    ) -> Rows:
+        """Return the eligible postings with ``start <= key < end``, in key order, whole keys at a time.
+
+        Parameters
+        ----------
+        limit
+            Stop after the key with which there are at least this many; fewer mean the end.
+        after
+            Only keys above this one.
+        """
+        first = start if after is None else max(start, after + 1)
+        pages = KeyPages(self.segments, self._live(eligible))
+        return pages.rows_from(first, end, limit)
+
+    def neighbours(
+        self, key: int, *, n_below: int, n_above: int, eligible: Flags
+    ) -> tuple[Keys, Keys, bool]:
+        """Return the nearest occupied eligible keys below (descending) and above (ascending) ``key``.
+
+        The third value says whether ``key`` itself is occupied by an eligible posting.
+        """
+        pages = KeyPages(self.segments, self._live(eligible))
+        below, above = pages.keys_below(key, n_below), pages.keys_above(key, n_above)
+        return below, above, len(pages.rows_from(key, key + 1, 1)) > 0
+
+    def _live(self, eligible: Flags) -> Flags:
+        live = ~self.is_forgotten
+        n = min(len(live), len(eligible))
+        live[:n] &= eligible[:n]
+        live[n:] = False
+        return live
+
+    def _scope(self, eligible: Flags, mode: Mode) -> Scope:
+        """Return what to search: the segments, or a copy of the eligible postings where they are few."""
+        live = self._live(eligible)
+        n_eligible = int(self.postings_of[live].sum(dtype=np.int64))
+        n_rows = sum(len(segment) for segment in self.segments)
+        segments = self.segments
+        if 0 < n_eligible < n_rows and n_eligible * SELECTIVE <= n_rows:
+            segments = [merged(segments, [np.flatnonzero(live[s.ordinals]) for s in segments])]
+            n_rows = n_eligible
+        mask = np.append(live, False).view(np.uint8)
+        return Scope(segments, mask, n_eligible == n_rows, n_eligible)
+
+    def _check_query(self, keys: Keys, codes: npt.NDArray[np.uint8]) -> None:
+        if codes.ndim != 2 or codes.shape != (len(keys), self.code_bytes):
+            raise BadMessage(
+                f"query codes must be ({len(keys)}, {self.code_bytes}) bytes, one row per key;"
+                f" found {codes.shape}",
+                field="patches.codes",
+            )
+
+
+def _is_everything(scope: Scope, max_steps: int) -> bool:
+    """Whether the eligible keys are so few that every walk reaches both ends.
+
+    A seed's own key is outside that seed's walks, but the query's key belongs to every neighbourhood,
+    and any other seed's key lies on the walks of the query's.
+    """
+    if not scope.all_eligible or scope.n_eligible > SMALL_STEPS * max_steps:
+        return False
+    keys = np.concatenate([segment.keys for segment in scope.segments])
+    return len(np.unique(keys)) <= max_steps
+
+
+def _nothing(n_patches: int) -> Outcome:
+    return Outcome(Hits.joined([]), np.zeros((0, 3), np.int64), np.zeros(n_patches, np.int64))
+
+
+def _ordered(
+    outcome: Outcome,
+    scope: Scope,
+    settings: SearchSettings,
+    slide_ids_of: SlideIdsOf,
+    mergeable: bool,
+) -> Posted:
+    posted = Posted.of(outcome.hits, scope.segments)
+    if settings.mode is Mode.SISH and not mergeable:
+        return order.cut(order.ordered_as_published(posted, slide_ids_of), settings.max_candidates)
+    if settings.mode is Mode.SISH:
+        posted = order.nearest_of_each_key(posted, slide_ids_of)
+    posted = order.ordered_by_distance(posted, slide_ids_of)
+    is_final = settings.mode is Mode.EXACT or not mergeable
+    return order.cut(posted, settings.max_candidates) if is_final else posted
+
+
+def _examined(
+    outcome: Outcome, scope: Scope, mode: Mode
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """Return the distinct eligible keys of the spans (of everything after an exact scan), with counts."""
+    parts = [np.zeros(0, np.int64)]
+    for s, segment in enumerate(scope.segments):
+        if len(outcome.counts) == 0:
+            break
+        rows = (
+            slice(None) if mode is Mode.EXACT else _rows_in(outcome.spans[outcome.spans[:, 0] == s])
+        )
+        keys = segment.keys[rows]
+        parts.append(
+            keys if scope.all_eligible else keys[scope.is_eligible[segment.ordinals[rows]] != 0]
+        )
+    keys = np.concatenate(parts)
+    if len(parts) > 2 or mode is not Mode.EXACT:
+        keys = np.sort(keys, kind="stable")
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    counts = np.diff(np.append(starts, len(keys)))
+    return keys[starts].view(np.uint64), counts.astype(np.uint32)
+
+
+def _rows_in(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the ascending distinct rows of one segment's spans."""
+    by_start = spans[np.argsort(spans[:, 1], kind="stable")]
+    covered = (
+        np.maximum.accumulate(np.append(0, by_start[:-1, 2])) if len(by_start) else by_start[:, 2]
+    )
+    starts = np.maximum(by_start[:, 1], covered)
+    lengths = np.maximum(by_start[:, 2] - starts, 0)
+    ends = np.cumsum(lengths)
+    rows: npt.NDArray[np.int64] = np.arange(int(lengths.sum()))
+    return rows + np.repeat(starts - (ends - lengths), lengths)
+
+
+def _found(
+    posted: Posted,
+    outcome: Outcome,
+    scope: Scope,
+    examined: tuple[npt.NDArray[np.uint64] | None, npt.NDArray[np.uint32] | None],
+) -> Found:
+    n_patches = len(outcome.counts)
+    return Found(
+        offsets=np.searchsorted(posted.hits.patches, np.arange(n_patches + 1)).astype(np.int64),
+        keys=posted.keys.view(np.uint64),
+        distances=posted.hits.distances.astype(np.uint16),
+        ordinals=posted.ordinals,
+        numbers=posted.numbers,
+        corners=posted.corners,
+        examined_keys=examined[0],
+        examined_key_counts=examined[1],
+        examined_counts=outcome.counts,
+        eligible=scope.n_eligible,
+    )

@@ -1,0 +1,99 @@
+"""The compiled entry points of the tree: arrays in, arrays out, one kernel per kind of work."""
+
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from typing import Any
+
+from sish_cluster.shard.compiled import kernel
+from sish_cluster.shard.veb_levels import (
+    tree_contains,
+    tree_delete,
+    tree_insert,
+    tree_predecessor,
+    tree_successor,
+)
+from sish_cluster.shard.veb_nodes import PAYLOAD, A, ident_of
+from sish_cluster.shard.veb_table import SLOTS, TABLE, USED, home_slot, set_entry, slot_of, value_of
+from sish_cluster.shard.words import prefetch, word_at
+
+CONTAINS, SUCCESSOR, PREDECESSOR, PAYLOADS = 0, 1, 2, 3
+"""Questions `answer_keys` answers."""
+DELETE, INSERT = 0, 1
+"""Changes `change_keys` makes."""
+
+ROOM = 16
+"""Entries one insert may add at most: 3 for each of the four 12-bit nodes it can touch, 1 for A."""
+
+_GROUP = 16
+"""Questions whose first table slot is prefetched together, to overlap their cache misses."""
+
+
+@kernel
+def answer_keys(tree: int, question: int, keys: Any, answers: Any) -> None:
+    """Answer one question for every key (int64): 0 or 1 for CONTAINS, else a key or -1."""
+    n = keys.size
+    for start in range(0, n, _GROUP):
+        end = min(start + _GROUP, n)
+        for i in range(start, end):
+            slot = home_slot(tree, ident_of(A, keys[i] >> 24))
+            prefetch(tree + 8 * (TABLE + 2 * slot))
+        for i in range(start, end):
+            if question == SUCCESSOR:
+                answers[i] = tree_successor(tree, keys[i])
+            elif question == PREDECESSOR:
+                answers[i] = tree_predecessor(tree, keys[i])
+            elif question == PAYLOADS:
+                answers[i] = value_of(tree, ident_of(PAYLOAD, keys[i]), -1)
+            else:
+                answers[i] = tree_contains(tree, keys[i])
+
+
+@kernel
+def change_keys(tree: int, change: int, keys: Any, outcomes: Any, start: int) -> int:
+    """Insert or delete keys (int64) from ``start`` on; return where it stopped for want of room."""
+    most = word_at(tree, SLOTS) * 5 // 8 - ROOM
+    for i in range(start, keys.size):
+        if change == INSERT:
+            if word_at(tree, USED) > most:
+                return i
+            outcomes[i] = tree_insert(tree, keys[i])
+        else:
+            outcomes[i] = tree_delete(tree, keys[i])
+    return keys.size
+
+
+@kernel
+def copy_entries(tree: int, larger: int) -> None:
+    """Add every entry of a tree's table to another tree's."""
+    for slot in range(word_at(tree, SLOTS)):
+        ident = word_at(tree, TABLE + 2 * slot)
+        if ident != 0:
+            set_entry(larger, ident, word_at(tree, TABLE + 2 * slot + 1))
+
+
+@kernel
+def set_payloads(tree: int, keys: Any, payloads: Any) -> None:
+    """Let a number ride with each key; a later number for a key replaces the earlier."""
+    for i in range(keys.size):
+        set_entry(tree, ident_of(PAYLOAD, keys[i]), payloads[i])
+
+
+@kernel
+def list_keys(tree: int, start: int, end: int, found: Any) -> int:
+    """Write the keys of ``[start, end)`` in order into ``found``; return how many (until it is full)."""
+    n = 0
+    key = tree_successor(tree, start - 1)
+    while key >= 0 and key < end and n < found.size:
+        found[n] = key
+        n += 1
+        key = tree_successor(tree, key)
+    return n
+
+
+@kernel
+def find_slots(tree: int, idents: Any, slots: Any) -> None:
+    """Write the slot where each id is found (negative where it is not)."""
+    for i in range(idents.size):
+        slots[i] = slot_of(tree, idents[i])
