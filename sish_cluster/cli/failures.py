@@ -77,24 +77,30 @@ def told_plainly(*, is_debug: bool) -> Iterator[None]:
         yield
     except SishError as error:
         _end(error.message, exit_code_of(error), error, is_debug=is_debug)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ENCODER_PACKAGES:
-            raise
-        message = (
-            f"this command reads or encodes slides and needs {error.name}, which is not installed:"
-            " pip install 'sish-cluster[encoder]', or use --encoder HOST:PORT"
-        )
-        _end(message, REFUSED, error, is_debug=is_debug)
     except KeyboardInterrupt as error:
         _end("interrupted: what was stored stays stored", INTERRUPTED, error, is_debug=is_debug)
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except Exception as error:
-        message = (
-            f"{type(error).__name__}: {error}\nThis is a bug of sish: run the command again with"
-            " `sish --debug ...` and report what it prints"
-        )
-        _end(message, BROKEN, error, is_debug=is_debug)
+        message, code = _explained(error)
+        _end(message, code, error, is_debug=is_debug)
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return what to say about an error nobody named, and its exit code."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in ENCODER_PACKAGES:
+            message = (
+                f"this command reads or encodes slides and needs {package}, which is not installed:"
+                " pip install 'sish-cluster[encoder]', or use --encoder HOST:PORT"
+            )
+            return message, REFUSED
+    message = (
+        f"{type(error).__name__}: {error}\nThis is a bug of sish: run the command again with"
+        " `sish --debug ...` and report what it prints"
+    )
+    return message, BROKEN
 
 
 def _end(message: str, code: int, error: BaseException, *, is_debug: bool) -> NoReturn:

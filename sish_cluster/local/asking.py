@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def encoded_query(
     BadSlide
         If it cannot be.
     """
-    outcome = next(iter(encoder.encoded([slide], watch=watch)))
+    with contextlib.closing(encoder.encoded([slide], watch=watch)) as outcomes:
+        outcome = next(outcomes)
     if isinstance(outcome, EncodedSlide):
         return outcome
     raise BadSlide(outcome.problem, metadata={"slide": outcome.slide_id})

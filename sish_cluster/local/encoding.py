@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sish_cluster.client import EncoderClient, EncoderDescription
 from sish_cluster.client.blocking import LoopThread
@@ -57,6 +58,9 @@ class SlideProgress:
     total: int
 
 
+Encoding = Generator[EncodedSlide | SlideFailure, None, None]
+"""Slides as they are ready; closing it stops those that are still being encoded."""
+
 Watch = Callable[[SlideProgress], None]
 """Called, on any thread, as slides advance."""
 
@@ -72,9 +76,7 @@ class SlideEncoder(Protocol):
     def description(self) -> EncoderDescription:
         """What it is: fingerprint, code bits, where the weights come from."""
 
-    def encoded(
-        self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched
-    ) -> Iterator[EncodedSlide | SlideFailure]:
+    def encoded(self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched) -> Encoding:
         """Yield each slide as it is ready, in any order; a failure never stops the others."""
 
 
@@ -126,9 +128,7 @@ class LocalEncoder:
             found.texture_weights,
         )
 
-    def encoded(
-        self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched
-    ) -> Iterator[EncodedSlide | SlideFailure]:
+    def encoded(self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched) -> Encoding:
         """Yield each slide as it is ready; see `encoder.pool.encode_all`."""
         from sish_cluster.encoder import pool
         from sish_cluster.encoder.catalogue import CatalogueEntry
@@ -145,11 +145,13 @@ class LocalEncoder:
             cache=None if self.cache is None else EncodedStore(self.cache),
             on_progress=lambda p: watch(SlideProgress(p.slide_id, p.stage, p.done, p.total)),
         )
-        for outcome in outcomes:
-            if isinstance(outcome, EncodedSlide):
-                yield outcome
-            else:
-                yield SlideFailure(outcome.slide_id, outcome.error.message)
+        # A generator: closing it tells the actors to stop before their next patch.
+        with contextlib.closing(cast(Any, outcomes)):
+            for outcome in outcomes:
+                if isinstance(outcome, EncodedSlide):
+                    yield outcome
+                else:
+                    yield SlideFailure(outcome.slide_id, outcome.error.message)
 
     def close(self) -> None:
         """Keep nothing: the actors end with the iteration that used them."""
@@ -192,9 +194,7 @@ class ServiceEncoder:
         """What it is."""
         return self._thread.result_of(self._client.describe())
 
-    def encoded(
-        self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched
-    ) -> Iterator[EncodedSlide | SlideFailure]:
+    def encoded(self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched) -> Encoding:
         """Yield each slide in order; as many are asked for at once as the service has actors."""
         window = max(1, self.description.actors)
         asked: collections.deque[concurrent.futures.Future[EncodedSlide | SlideFailure]]

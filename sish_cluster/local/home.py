@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sish_cluster.client import AsyncClient, Client, ClientSettings
 from sish_cluster.core.errors import HomeInUse, NotPermitted
 from sish_cluster.core.topology import ShardSpec, Topology
-from sish_cluster.router.router import Router
-from sish_cluster.shard.direct import DirectShard
-from sish_cluster.shard.settings import ShardSettings
-from sish_cluster.shard.shard import Shard
+
+if TYPE_CHECKING:
+    from sish_cluster.shard.shard import Shard
 
 DEFAULT_HOME = Path("~/.local/share/sish")
 """Where a person's own slides are indexed when nothing is said: the XDG data folder."""
@@ -83,6 +83,10 @@ async def open_home_async(
     path: str | os.PathLike[str] | None = None, *, settings: ClientSettings | None = None
 ) -> AsyncClient:
     """Return an asyncio client of the embedded cluster in a folder; see `open_home`."""
+    # Imported when a home is opened: a client of a router elsewhere needs no numba and no LMDB.
+    from sish_cluster.router.router import Router
+    from sish_cluster.shard.direct import DirectShard
+
     folder = home_folder(path)
     shard = await asyncio.to_thread(_opened_shard, folder)
     spec = ShardSpec(SHARD_NAME, address="")
@@ -91,6 +95,9 @@ async def open_home_async(
 
 
 def _opened_shard(folder: Path) -> Shard:
+    from sish_cluster.shard.settings import ShardSettings
+    from sish_cluster.shard.shard import Shard
+
     try:
         return Shard(ShardSettings(data_dir=folder / "shard", name=SHARD_NAME))
     except HomeInUse as error:

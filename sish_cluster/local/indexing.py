@@ -6,6 +6,7 @@ with its cause, and stops no other.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -142,14 +143,15 @@ def indexed(
     new = [slide for slide in slides if slide.slide.slide_id not in set(unchanged)]
     stored: list[Slide] = []
     failures: list[SlideFailure] = []
-    for outcome in encoder.encoded(new, watch=watch) if new else ():
-        fate = _stored(client, collection, outcome)
-        if isinstance(fate, Slide):
-            stored.append(fate)
-        else:
-            failures.append(fate)
-        slide_id = fate.slide_id
-        on_done(slide_id, fate if isinstance(fate, SlideFailure) else None)
+    with contextlib.closing(encoder.encoded(new, watch=watch)) as outcomes:
+        for outcome in outcomes:
+            fate = _stored(client, collection, outcome)
+            if isinstance(fate, Slide):
+                stored.append(fate)
+                on_done(fate.slide_id, None)
+            else:
+                failures.append(fate)
+                on_done(fate.slide_id, fate)
     return IndexReport(stored, unchanged, failures)
 
 
