@@ -118,7 +118,8 @@ def opened(path: Path) -> ImageFile:
             f"{path}: is named {suffix}, but its content is {content}, where a {suffix} is a TIFF;"
             " fetch the original slide, or name the file as what it is"
         )
-    with _damage_named(path, content):
+    with _damage_named(path, content), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # decoders warn about what then fails, or does no harm
         if openslide.OpenSlide.detect_format(path) is not None:
             return _SlideFile(path)
         if content in PLAIN_CONTENT:
@@ -136,6 +137,11 @@ def _damage_named(path: Path, content: str) -> Iterator[None]:
         yield
     except BadSlide:
         raise
+    except Image.DecompressionBombError as error:
+        raise BadSlide(
+            f"{path}: a plain picture is decoded whole, at most {MAX_PLAIN_PX:,} px: {error};"
+            " convert it to a tiled pyramid (vips tiffsave --tile --pyramid)"
+        ) from error
     except Exception as error:  # decoders raise almost anything on a hostile file
         size = path.stat().st_size if path.exists() else 0
         raise BadSlide(
@@ -198,17 +204,17 @@ class _PlainPicture:
     """A PNG, JPEG or TIFF picture, decoded whole: one level."""
 
     def __init__(self, path: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                self._refuse_unfit(path, image)
-                self.properties = _plain_properties(image)
-                self._pixels = _plain_pixels(image)
+        with Image.open(path) as image:
+            self._refuse_unfit(path, image)
+            self.properties: Mapping[str, str] = _plain_properties(image)
+            self._pixels = _plain_pixels(image)
         height, width = self._pixels.shape[:2]
         self.level_sizes = _checked_sizes(path, [(width, height)])
 
     @staticmethod
     def _refuse_unfit(path: Path, image: Image.Image) -> None:
+        getattr(image, "n_frames", 1)  # walks a TIFF's directories: a file cut short fails here
+        image.seek(0)
         width, height = image.size
         if width * height > MAX_PLAIN_PX:
             raise BadSlide(

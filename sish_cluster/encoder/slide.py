@@ -109,7 +109,7 @@ def _stated_mpp(path: Path, image: ImageFile, given: float | None) -> StatedMpp:
         return StatedMpp(float(given or 0.0), "given")
     if given is not None and not 1 / MPP_TOLERANCE <= given / own.mpp <= MPP_TOLERANCE:
         raise BadSlide(
-            f"{path}: mpp {given:g} was given, but the file's {own.source} says {own.mpp:g}; they may"
+            f"{path}: mpp {given:g} was given, but the {own.source} says {own.mpp:g}; they may"
             f" differ by a factor of {MPP_TOLERANCE}. Leave the mpp out to use the file's"
         )
     return own
