@@ -46,7 +46,7 @@ class EncoderClient:
 
     def __init__(self, address: str) -> None:
         self._address = checked_address(address, what="encoder")
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, retries_reads=False)
         self._stub = EncoderServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def __aenter__(self) -> Self:

@@ -69,7 +69,7 @@ class RouterCalls:
 
     def __init__(self, address: str) -> None:
         self._address = checked_address(address, what="router")
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, retries_reads=False)
         self._stub = RouterServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def search(

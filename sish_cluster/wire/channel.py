@@ -52,7 +52,18 @@ def service_config() -> str:
     return json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}]})
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """Return an asyncio channel to ``host:port``; it connects on first use."""
-    options = [*CHANNEL_OPTIONS, ("grpc.service_config", service_config())]
+def open_channel(address: str, *, retries_reads: bool = True) -> grpc.aio.Channel:
+    """Return an asyncio channel to ``host:port``; it connects on first use.
+
+    Parameters
+    ----------
+    address
+        Where to.
+    retries_reads
+        Whether gRPC repeats reads on UNAVAILABLE; False for callers that repeat calls themselves,
+        or every layer would multiply the tries of the one below.
+    """
+    options = [*CHANNEL_OPTIONS]
+    if retries_reads:
+        options.append(("grpc.service_config", service_config()))
     return grpc.aio.insecure_channel(address, options=options)
