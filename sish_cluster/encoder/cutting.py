@@ -22,7 +22,7 @@ import numpy.typing as npt
 from sish_cluster.core.errors import BadSlide
 from sish_cluster.core.geometry import PATCH_FIELD_UM, Box, patch_side_px_of
 from sish_cluster.core.seams import MosaicSelector, Pixels
-from sish_cluster.encoder.artifacts import ArtifactSettings, debris_patches, white_patches
+from sish_cluster.encoder.artifacts import ArtifactSettings, Flags, debris_patches, white_patches
 from sish_cluster.encoder.mosaic import TwoStageSelector, TwoStageSettings
 from sish_cluster.encoder.patching import Corners, patch_corners
 from sish_cluster.encoder.slide import SlideReader
@@ -68,6 +68,8 @@ class MosaicCounts:
     """Dropped as debris."""
     chosen: int
     """Patches of the mosaic."""
+    doubted: int = 0
+    """Kept although they look like debris, because nothing else was left."""
 
     @property
     def clean(self) -> int:
@@ -144,11 +146,12 @@ def cut_mosaic(
     Raises
     ------
     BadSlide
-        If there is no tissue, every candidate is dropped, or the slide cannot be read.
+        If there is no tissue, every candidate is glass, or the slide cannot be read.
 
     Notes
     -----
-    Cost: one read of 256 px per candidate. A `StreamingSelector` takes 3 KiB per candidate, any
+    The debris test chooses among candidates and never empties a slide: where it would drop all, none
+    is dropped and `MosaicCounts.doubted` says so. Cost: one read of 256 px per candidate. A `StreamingSelector` takes 3 KiB per candidate, any
     other 192 KiB.
     """
     selector = selector or TwoStageSelector(settings.selection)
@@ -163,12 +166,12 @@ def cut_mosaic(
             if progress is not None:
                 progress(start + len(block), len(grid))
     corners = sift.chosen(reader)
-    counts = MosaicCounts(len(grid), sift.white, sift.artifacts, len(corners))
+    counts = MosaicCounts(len(grid), sift.white, sift.artifacts, len(corners), sift.doubted)
     return Mosaic(corners, side_px, counts, tissue)
 
 
 class _Sift:
-    """Keeps what the selector needs of the clean candidates, and counts the others."""
+    """Keeps what the selector needs of the stained candidates, and counts what is dropped."""
 
     def __init__(self, selector: MosaicSelector, settings: MosaicSettings) -> None:
         self._selector = selector
@@ -176,41 +179,54 @@ class _Sift:
         self._corners: list[Corners] = []
         self._summaries: list[npt.NDArray[np.float32]] = []
         self._pixels: list[Pixels] = []
+        self._debris: list[Flags] = []
         self.white = 0
         self.artifacts = 0
+        self.doubted = 0
 
     def add(self, corners: Corners, thumbnails: Pixels) -> None:
         """Judge a block of candidates."""
         bounds = self._settings.artifacts
         white = white_patches(thumbnails, bounds)
-        debris = np.zeros(len(white), np.bool_)
-        if bounds.drops_debris:
-            debris[~white] = debris_patches(thumbnails[~white])
         self.white += int(white.sum())
-        self.artifacts += int(debris.sum())
-        clean = ~(white | debris)
-        self._corners.append(corners[clean])
+        stained = thumbnails[~white]
+        looks_debris = (
+            debris_patches(stained) if bounds.drops_debris else np.zeros(len(stained), bool)
+        )
+        self._corners.append(corners[~white])
+        self._debris.append(looks_debris)
         if isinstance(self._selector, StreamingSelector):
-            self._summaries.append(self._selector.summaries_of(thumbnails[clean]))
+            self._summaries.append(self._selector.summaries_of(stained))
         else:
-            self._pixels.append(thumbnails[clean])
+            self._pixels.append(stained)
 
     def chosen(self, reader: SlideReader) -> Corners:
         """Return the corners the selector chooses."""
-        corners = np.concatenate(self._corners)
-        if not len(corners):
+        if not any(map(len, self._corners)):
             raise BadSlide(
-                f"{reader.path}: all {self.white + self.artifacts} patches on tissue were dropped:"
-                f" {self.white} as glass, {self.artifacts} as debris; leave the slide out, or keep"
-                " them by artifacts.drops_debris=False or a higher artifacts.white_share"
+                f"{reader.path}: all {self.white} patches on tissue were dropped as glass (more than"
+                f" {self._settings.artifacts.white_share:.0%} of each is white); leave the slide out,"
+                " or keep them by a higher white_share"
             )
+        clean = self._clean()
+        corners = np.concatenate(self._corners)[clean]
         rng_seed = self._settings.rng_seed
         if isinstance(self._selector, StreamingSelector):
-            summaries = np.concatenate(self._summaries)
+            summaries = np.concatenate(self._summaries)[clean]
             rows = self._selector.chosen_from(summaries, corners, rng_seed=rng_seed)
         else:
-            rows = self._selector.chosen(np.concatenate(self._pixels), corners, rng_seed=rng_seed)
+            pixels = np.concatenate(self._pixels)[clean]
+            rows = self._selector.chosen(pixels, corners, rng_seed=rng_seed)
         return np.ascontiguousarray(corners[rows])
+
+    def _clean(self) -> Flags:
+        """Return which stained candidates are no debris: all of them where none would be left."""
+        debris = np.concatenate(self._debris)
+        if debris.all():  # a stain the classifier does not know is likelier than a slide of debris
+            self.doubted = len(debris)
+            return np.ones(len(debris), np.bool_)
+        self.artifacts = int(debris.sum())
+        return ~debris
 
 
 def _thumbnails(
