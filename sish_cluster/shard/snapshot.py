@@ -172,7 +172,7 @@ def _is_everything(scope: Scope, max_steps: int) -> bool:
     A seed's own key is outside that seed's walks, but the query's key belongs to every neighbourhood,
     and any other seed's key lies on the walks of the query's.
     """
-    if not scope.all_eligible or scope.n_eligible > SMALL_STEPS * max_steps:
+    if not scope.all_eligible or not 0 < scope.n_eligible <= SMALL_STEPS * max_steps:
         return False
     keys = np.concatenate([segment.keys for segment in scope.segments])
     return len(np.unique(keys)) <= max_steps
@@ -232,7 +232,7 @@ def _rows_in(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     lengths = np.maximum(by_start[:, 2] - starts, 0)
     ends = np.cumsum(lengths)
     rows: npt.NDArray[np.int64] = np.arange(int(lengths.sum()))
-    return rows + np.repeat(starts - (ends - lengths), lengths)
+    return np.asarray(rows + np.repeat(starts - (ends - lengths), lengths))
 
 
 def _found(

@@ -109,7 +109,7 @@ class VebTree:
         is_new = np.zeros(wanted.size, np.bool_)
         done = 0
         while True:
-            done = kernels.change_keys(self.address, kernels.INSERT, wanted, is_new, done)
+            done = kernels.insert_keys(self.address, wanted, is_new, done)
             if done == wanted.size:
                 return is_new
             self._resize(int(self._block[SLOTS]) * 2)
@@ -118,7 +118,7 @@ class VebTree:
         """Remove keys (n,) in their order; return which were there (n,)."""
         wanted = checked_keys(keys).view(np.int64)
         was_there = np.zeros(wanted.size, np.bool_)
-        kernels.change_keys(self.address, kernels.DELETE, wanted, was_there, 0)
+        kernels.delete_keys(self.address, wanted, was_there)
         while (
             _SMALLEST_SLOTS < int(self._block[SLOTS]) > 8 * (int(self._block[USED]) + kernels.ROOM)
         ):

@@ -20,9 +20,6 @@ from sish_cluster.shard.words import prefetch, word_at
 
 CONTAINS, SUCCESSOR, PREDECESSOR, PAYLOADS = 0, 1, 2, 3
 """Questions `answer_keys` answers."""
-DELETE, INSERT = 0, 1
-"""Changes `change_keys` makes."""
-
 ROOM = 16
 """Entries one insert may add at most: 3 for each of the four 12-bit nodes it can touch, 1 for A."""
 
@@ -51,17 +48,21 @@ def answer_keys(tree: int, question: int, keys: Any, answers: Any) -> None:
 
 
 @kernel
-def change_keys(tree: int, change: int, keys: Any, outcomes: Any, start: int) -> int:
-    """Insert or delete keys (int64) from ``start`` on; return where it stopped for want of room."""
+def insert_keys(tree: int, keys: Any, is_new: Any, start: int) -> int:
+    """Insert keys (int64) from ``start`` on; return where it stopped for want of room."""
     most = word_at(tree, SLOTS) * 5 // 8 - ROOM
     for i in range(start, keys.size):
-        if change == INSERT:
-            if word_at(tree, USED) > most:
-                return i
-            outcomes[i] = tree_insert(tree, keys[i])
-        else:
-            outcomes[i] = tree_delete(tree, keys[i])
+        if word_at(tree, USED) > most:
+            return i
+        is_new[i] = tree_insert(tree, keys[i])
     return keys.size
+
+
+@kernel
+def delete_keys(tree: int, keys: Any, was_there: Any) -> None:
+    """Delete keys (int64)."""
+    for i in range(keys.size):
+        was_there[i] = tree_delete(tree, keys[i])
 
 
 @kernel

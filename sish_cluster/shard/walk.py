@@ -183,7 +183,7 @@ def guided(task: Any, sink: Any, chosen: Any, cursors: Any, progress: Any) -> No
             place_cursors(task, cursors, task.keys[patch] + m * task.stride)
             reach(task, cursors, BACKWARD)
             reach(task, cursors, FORWARD)
-            n_spans = add_spans(task, cursors, spans, n_spans, m == 0)
+            n_spans = add_spans(task, cursors, spans, n_spans, 1 if m == 0 else 0)
         n_spans = join_spans(spans, n_spans)
         n_rows = 0
         for i in range(n_spans):
