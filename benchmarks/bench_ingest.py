@@ -35,6 +35,12 @@ from sish_cluster.wire.values import pack_collection, slide_parts
 COLLECTION = Collection("bench", fingerprint="bench", code_bits=1024)
 
 
+def stub_of(channel: grpc.Channel) -> Any:
+    """Return a client of the shard."""
+    make: Any = shard_pb2_grpc.ShardServiceStub
+    return make(channel)
+
+
 def slides_of(writer: int, n: int, patches: int) -> Iterator[EncodedSlide]:
     """Yield a writer's slides: random keys and codes, its own ids."""
     rng = np.random.default_rng(writer)
@@ -51,13 +57,13 @@ def write(address: str, writer: int, n: int, patches: int) -> None:
     """One writer process: prepare the messages, wait for the go, stream them, print the seconds."""
     requests = [
         shard_pb2.IngestRequest(
-            collection="bench", part=part, state=2, is_home=True, home="bench"
+            collection="bench", part=part, state="SLIDE_STATE_COMMITTED", is_home=True, home="bench"
         )
         for encoded in slides_of(writer, n, patches)
         for part in slide_parts(encoded)
     ]
     with grpc.insecure_channel(address) as channel:
-        stub = shard_pb2_grpc.ShardServiceStub(channel)
+        stub = stub_of(channel)
         stub.Status(shard_pb2.StatusRequest(), timeout=60)
         print("ready", flush=True)
         sys.stdin.readline()
@@ -70,7 +76,10 @@ def write(address: str, writer: int, n: int, patches: int) -> None:
 def lmdb_alone(folder: Path, n: int, patches: int, group: int) -> float:
     """Return slides per second of the same records written by LMDB and nothing else."""
     payloads = [
-        (records.sealed(records.Kind.KEYS, b"a", keys), records.sealed(records.Kind.BLOB, b"a", blob))
+        (
+            records.sealed(records.Kind.KEYS, b"a", keys),
+            records.sealed(records.Kind.BLOB, b"a", blob),
+        )
         for encoded in slides_of(0, min(n, 256), patches)
         for keys, blob in records.chunk_payloads(encoded.patches)
     ]
@@ -85,9 +94,9 @@ def lmdb_alone(folder: Path, n: int, patches: int, group: int) -> float:
                 address = i.to_bytes(16, "big")
                 for table, value in zip(tables, (header, keys, blob), strict=True):
                     txn.put(address, value, db=table)
-    rate = n / (time.perf_counter() - start_s)
+    elapsed_s = time.perf_counter() - start_s
     env.close()
-    return rate
+    return float(n / elapsed_s)
 
 
 def served(folder: Path) -> tuple[subprocess.Popen[bytes], str, float]:
@@ -105,7 +114,7 @@ def served(folder: Path) -> tuple[subprocess.Popen[bytes], str, float]:
         time.sleep(0.01)
     address = port_file.read_text()
     with grpc.insecure_channel(address) as channel:
-        shard_pb2_grpc.ShardServiceStub(channel).Status(shard_pb2.StatusRequest(), timeout=60)
+        stub_of(channel).Status(shard_pb2.StatusRequest(), timeout=60)
     return server, address, time.perf_counter() - start_s
 
 
@@ -141,7 +150,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         server, address, _ = served(folder / "data")
         with grpc.insecure_channel(address) as channel:
-            stub = shard_pb2_grpc.ShardServiceStub(channel)
+            stub = stub_of(channel)
             request = shard_pb2.CreateCollectionRequest(collection=pack_collection(COLLECTION))
             stub.CreateCollection(request, timeout=60)
         rate = over_grpc(address, options)

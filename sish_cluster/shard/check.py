@@ -173,7 +173,7 @@ def _index_damage(collection: Collection, found: Loaded) -> list[str]:
     here = np.lexsort((found.numbers, ordinals, found.keys))
     there = np.lexsort((rows.numbers, rows.ordinals, rows.keys))
     same = len(here) == len(there) and all(
-        np.array_equal(ours[here], theirs[there])
+        np.array_equal(ours[here], theirs[there].reshape(ours.shape))
         for ours, theirs in (
             (found.keys, rows.keys),
             (ordinals, rows.ordinals),

@@ -166,7 +166,7 @@ class DirectShard:
         DeadlineExceeded
             If the deadline passes first. The change may still become durable: repeat it.
         """
-        future = await self._queued(submit, deadline)
+        future = await self.queued(submit, deadline)
         try:
             waiting = asyncio.wrap_future(future)
             return await asyncio.wait_for(waiting, max(0.0, deadline.remaining_s()))
@@ -176,8 +176,8 @@ class DirectShard:
                 " same slide and version, which is safe"
             ) from error
 
-    async def _queued(self, submit: Submit[T], deadline: Deadline) -> Future[T]:
-        """Queue a change at once where there is room, else wait for room on a thread."""
+    async def queued(self, submit: Submit[T], deadline: Deadline) -> Future[T]:
+        """Queue a change: at once where there is room, else waiting for room on a thread."""
         try:
             return submit(0.0)
         except Unavailable:

@@ -96,7 +96,7 @@ class HeldCollection:
         self._release()
 
     def compact(self) -> bool:
-        """Compact the index where it asks for it; return whether it did."""
+        """Compact the index where it asks for it, beside the writer; return whether it did."""
         if not self.index.needs_compaction():
             return False
         self.index.compact()

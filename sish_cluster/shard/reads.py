@@ -159,15 +159,22 @@ def _label_counts(slides: LedgerView, query: Query, eligible: Flags) -> dict[str
 
 
 def page(
-    view: View, start: int, end: int, *, where: Filter, page_size: int, page_token: str
+    view: View,
+    collection: Collection,
+    wanted: tuple[int, int],
+    *,
+    where: Filter,
+    page_size: int,
+    page_token: str,
 ) -> Page:
-    """Return the next page of the postings with ``start <= key < end``; keys are never cut in two.
+    """Return the next page of the postings with keys in ``[start, end)``, never cutting a key in two.
 
     Raises
     ------
     BadRequest
         If the range, the size or the token is out of bounds.
     """
+    start, end = wanted
     if not 0 <= start < end <= UNIVERSE:
         raise BadRequest(
             f"a key range is 0 <= start < end <= {UNIVERSE} (2**50); found [{start}, {end})",
@@ -192,7 +199,7 @@ def page(
     is_last = len(order) < (page_size or DEFAULT_PAGE_ROWS)
     return Page(
         keys=rows.keys[order],
-        codes=rows.codes[order],
+        codes=rows.codes[order].reshape(len(order), collection.code_bytes),
         corners=rows.corners[order],
         numbers=rows.numbers[order],
         slide_rows=places[order].astype(np.uint32),

@@ -8,28 +8,24 @@ commits; each is acknowledged, or refused with a status of its own, in the order
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import numpy as np
-
 from sish_cluster.core.clock import Deadline
-from sish_cluster.core.errors import BadMessage, Cancelled, DeadlineExceeded, SishError
-from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.core.seams import IngestOutcome, SlideState
+from sish_cluster.core.errors import SishError
+from sish_cluster.core.seams import IngestOutcome
 from sish_cluster.shard.direct import DirectShard
-from sish_cluster.shard.reads import Page
+from sish_cluster.shard.packing import pack_status, page_parts, unpack_state
 from sish_cluster.shard.shard import Shard
 from sish_cluster.wire.answers import answer_parts
-from sish_cluster.wire.columns import bytes_of, checksum_of
+from sish_cluster.wire.columns import bytes_of
 from sish_cluster.wire.interceptors import deadline_of
 from sish_cluster.wire.serving import Server, ServingSettings
-from sish_cluster.wire.sish.v1 import common_pb2, shard_pb2, shard_pb2_grpc
+from sish_cluster.wire.sish.v1 import shard_pb2, shard_pb2_grpc
 from sish_cluster.wire.status import status_bytes_of
 from sish_cluster.wire.values import (
-    LAYOUT_VERSION,
-    PART_BYTES,
     SlideAssembler,
     pack_collection,
     pack_collection_state,
@@ -45,13 +41,38 @@ IN_FLIGHT_SLIDES = 256
 LISTED_SLIDES = 500
 """Slides of one message of a listing: about 100 kB."""
 
-_STATES: dict[int, SlideState] = {
-    common_pb2.SLIDE_STATE_PENDING: SlideState.PENDING,
-    common_pb2.SLIDE_STATE_COMMITTED: SlideState.COMMITTED,
-}
-
 Context = Any
 """A gRPC aio servicer context."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Begun:
+    """A slide of an ingest stream on its way to disk, or refused."""
+
+    slide_id: str
+    version: str
+    outcome: asyncio.Future[IngestOutcome] | None = None
+    refusal: SishError | None = None
+
+    async def response(self) -> shard_pb2.IngestResponse:
+        """Return the slide's fate once it is known."""
+        was_stored, error = False, self.refusal
+        if self.outcome is not None:
+            try:
+                was_stored = (await self.outcome).was_stored
+            except SishError as found:
+                error = found
+        return shard_pb2.IngestResponse(
+            slide_id=self.slide_id,
+            version=self.version,
+            was_stored=was_stored,
+            error=status_bytes_of(error) if error is not None else b"",
+        )
+
+    def cancel(self) -> None:
+        """Take the slide back unless its commit has begun."""
+        if self.outcome is not None:
+            self.outcome.cancel()
 
 
 class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
@@ -127,60 +148,55 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         self, requests: AsyncIterator[shard_pb2.IngestRequest], context: Context
     ) -> AsyncIterator[shard_pb2.IngestResponse]:
         """Store the slides of a stream; acknowledge each in its turn."""
-        begun: asyncio.Queue[Awaitable[shard_pb2.IngestResponse] | None] = asyncio.Queue(
-            IN_FLIGHT_SLIDES
-        )
+        begun: asyncio.Queue[_Begun | None] = asyncio.Queue(IN_FLIGHT_SLIDES)
         reading = asyncio.ensure_future(self._begin_all(requests, begun, deadline_of(context)))
         try:
-            while (response := await begun.get()) is not None:
-                yield await response
+            while (slide := await begun.get()) is not None:
+                yield await slide.response()
             await reading
         finally:
             reading.cancel()
             while not begun.empty():
                 if (left := begun.get_nowait()) is not None:
-                    asyncio.ensure_future(left).cancel()
+                    left.cancel()
 
     async def _begin_all(
         self,
         requests: AsyncIterator[shard_pb2.IngestRequest],
-        begun: asyncio.Queue[Awaitable[shard_pb2.IngestResponse] | None],
+        begun: asyncio.Queue[_Begun | None],
         deadline: Deadline,
     ) -> None:
         """Begin every slide as it comes; the queue's length bounds how many are in flight."""
         assembler = SlideAssembler()
         try:
             async for request in requests:
-                try:
-                    encoded = assembler.add(request.part)
-                except SishError as error:
-                    await begun.put(asyncio.ensure_future(_refused(request, error)))
-                    continue
-                if encoded is not None:
-                    task = asyncio.ensure_future(self._stored(request, encoded, deadline))
-                    await begun.put(task)
+                slide = await self._begin(request, assembler, deadline)
+                if slide is not None:
+                    await begun.put(slide)
         finally:
             await begun.put(None)
 
-    async def _stored(
-        self, request: shard_pb2.IngestRequest, encoded: EncodedSlide, deadline: Deadline
-    ) -> shard_pb2.IngestResponse:
+    async def _begin(
+        self, request: shard_pb2.IngestRequest, assembler: SlideAssembler, deadline: Deadline
+    ) -> _Begun | None:
+        """Take one message; queue its slide when it is the last of it."""
+        part = request.part
         try:
-            outcome: IngestOutcome = await self._direct.ingest(
+            encoded = assembler.add(part)
+            if encoded is None:
+                return None
+            submit = functools.partial(
+                self._shard.begin_ingest,
                 request.collection,
                 encoded,
-                state=_state_of(request.state),
+                state=unpack_state(request.state),
                 is_home=request.is_home,
                 home=request.home,
-                deadline=deadline,
             )
-        except (DeadlineExceeded, Cancelled):
-            raise
+            queued = await self._direct.queued(lambda s: submit(timeout_s=s), deadline)
         except SishError as error:
-            return await _refused(request, error)
-        return shard_pb2.IngestResponse(
-            slide_id=outcome.slide_id, version=outcome.version, was_stored=outcome.was_stored
-        )
+            return _Begun(part.slide.slide_id, part.version, refusal=error)
+        return _Begun(part.slide.slide_id, part.version, asyncio.wrap_future(queued))
 
     async def CommitSlide(
         self, request: shard_pb2.CommitSlideRequest, context: Context
@@ -263,17 +279,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
     ) -> shard_pb2.StatusResponse:
         """Report how the shard is."""
         status = await self._direct.status(deadline=deadline_of(context))
-        return shard_pb2.StatusResponse(
-            version=status.version,
-            uptime_s=status.uptime_s,
-            selector=dict(status.selector.labels),
-            range_start=status.range.start,
-            range_end=status.range.end,
-            collections=map(pack_collection_state, status.collections),
-            store_used_bytes=status.store_used_bytes,
-            store_map_bytes=status.store_map_bytes,
-            resident_bytes=status.resident_bytes,
-        )
+        return pack_status(status)
 
 
 def shard_server(shard: Shard, serving: ServingSettings) -> tuple[Server, DirectShard]:
@@ -283,50 +289,3 @@ def shard_server(shard: Shard, serving: ServingSettings) -> tuple[Server, Direct
     servicer = ShardServicer(direct)
     add: Callable[..., None] = shard_pb2_grpc.add_ShardServiceServicer_to_server
     return Server(serving, [service], functools.partial(add, servicer)), direct
-
-
-def page_parts(page: Page) -> list[shard_pb2.RangeLookupResponse]:
-    """Return a page as messages of about 1 MiB; the token is on the last."""
-    row_bytes = 24 + page.codes.shape[1]
-    rows = max(1, PART_BYTES // row_bytes)
-    starts = range(0, max(1, len(page.keys)), rows)
-    parts = [_page_part(page, slice(start, start + rows)) for start in starts]
-    parts[-1].next_page_token = page.next_page_token
-    return parts
-
-
-def _page_part(page: Page, part: slice) -> shard_pb2.RangeLookupResponse:
-    keys, codes = bytes_of(page.keys[part], "<u8"), bytes_of(page.codes[part], "u1")
-    corners, numbers = bytes_of(page.corners[part], "<i4"), bytes_of(page.numbers[part], "<u4")
-    chosen, rows = np.unique(page.slide_rows[part], return_inverse=True)
-    return shard_pb2.RangeLookupResponse(
-        patches=common_pb2.PackedPatches(
-            layout_version=LAYOUT_VERSION,
-            count=len(page.keys[part]),
-            code_bytes=page.codes.shape[1],
-            keys=keys,
-            codes=codes,
-            corners=corners,
-            numbers=numbers,
-            crc32c=checksum_of((keys, codes, corners, numbers)),
-        ),
-        slide_rows=bytes_of(rows, "<u4"),
-        slides=[pack_slide(page.slides[row]) for row in chosen.tolist()],
-    )
-
-
-def _state_of(number: int) -> SlideState:
-    if number not in _STATES:
-        raise BadMessage(
-            f"state must be SLIDE_STATE_PENDING or SLIDE_STATE_COMMITTED; found {number}",
-            field="state",
-        )
-    return _STATES[number]
-
-
-async def _refused(request: shard_pb2.IngestRequest, error: SishError) -> shard_pb2.IngestResponse:
-    return shard_pb2.IngestResponse(
-        slide_id=request.part.slide.slide_id,
-        version=request.part.version,
-        error=status_bytes_of(error),
-    )

@@ -145,8 +145,15 @@ class Shard:
         page_token: str = "",
     ) -> reads.Page:
         """Return a page of the committed postings of a key range; see `reads.page`."""
-        view = self._held(collection).view
-        return reads.page(view, start, end, where=where, page_size=page_size, page_token=page_token)
+        held = self._held(collection)
+        return reads.page(
+            held.view,
+            held.collection,
+            (start, end),
+            where=where,
+            page_size=page_size,
+            page_token=page_token,
+        )
 
     def neighbours(
         self,

@@ -20,7 +20,7 @@ from typing import Any
 
 from sish_cluster.core.errors import Internal, SishError, StoreFull, Unavailable
 from sish_cluster.shard.changes import Change
-from sish_cluster.shard.held import HeldCollection
+from sish_cluster.shard.compactor import Compactor
 from sish_cluster.shard.settings import ShardSettings
 from sish_cluster.shard.store import Batch, Store
 
@@ -51,7 +51,7 @@ class Writer:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._room = threading.BoundedSemaphore(settings.queue_slides)
         self._next: _Job | None = None
-        self._compactable: set[HeldCollection] = set()
+        self._compactor = Compactor(settings.name)
         self.fault: SishError | None = None
         self._closing = threading.Lock()
         self._is_closed = False
@@ -91,13 +91,13 @@ class Writer:
                 self._is_closed = True
                 self._jobs.put(None)
         self._thread.join()
+        self._compactor.close()
 
     def _run(self) -> None:
         while True:
             group, is_last = self._gathered()
             try:
                 self._commit([job for job in group if job.future.set_running_or_notify_cancel()])
-                self._compact()
             except Exception as error:
                 self._break(group, error)
             if is_last:
@@ -165,17 +165,13 @@ class Writer:
             outcomes = [job.change.apply() for job in done]
             for held in touched:
                 held.publish()
-        self._compactable |= touched
         for job, outcome in zip(done, outcomes, strict=True):
             job.future.set_result(outcome)
         for job in group:
             if job.refusal is not None:
                 job.future.set_exception(job.refusal)
-
-    def _compact(self) -> None:
-        for held in self._compactable:
-            held.compact()
-        self._compactable.clear()
+        for held in touched:
+            self._compactor.note(held)
 
     def _break(self, group: Iterable[_Job], error: Exception) -> None:
         """Stop serving: memory may no longer agree with what is durable."""

@@ -1,6 +1,6 @@
 """Damage in the store's file: found, named, never served; the rest can be rescued.
 
-``SISH_DAMAGE_PLACES`` sets how many places of the file are broken one at a time (CI: 12).
+``SISH_DAMAGE_PLACES`` sets how many places of the file are broken one at a time (CI: 6).
 """
 
 import os
@@ -17,7 +17,7 @@ from sish_cluster.shard.records import Kind
 from sish_cluster.shard.shard import Shard
 from sish_cluster.shard.store import Store
 
-PLACES = int(os.environ.get("SISH_DAMAGE_PLACES", "12"))
+PLACES = int(os.environ.get("SISH_DAMAGE_PLACES", "6"))
 
 
 @pytest.fixture

@@ -259,6 +259,7 @@ def test_a_range_is_looked_up_in_pages_that_never_cut_a_key(shard, make):
 
 
 def test_a_range_or_a_token_out_of_bounds_is_refused(shard):
+    assert shard.range_lookup("demo", 7, 9).codes.shape == (0, 16)
     with pytest.raises(BadRequest, match=r"found \[7, 7\)"):
         shard.range_lookup("demo", 7, 7)
     with pytest.raises(BadRequest, match="is not one of the range"):

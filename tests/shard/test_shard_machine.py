@@ -137,5 +137,5 @@ class ShardMachine(RuleBasedStateMachine):
 
 TestShardMachine = ShardMachine.TestCase
 TestShardMachine.settings = hypothesis_settings(
-    max_examples=50, stateful_step_count=25, deadline=None
+    max_examples=25, stateful_step_count=25, deadline=None
 )
