@@ -81,17 +81,22 @@ def topology_text(topology: Topology) -> str:
     lines = [f"epoch = {topology.epoch}"]
     for shard in topology.shards:
         select = ", ".join(
-            f"{json.dumps(name)} = {json.dumps(value)}" for name, value in shard.selector.labels
+            f"{_quoted(name)} = {_quoted(value)}" for name, value in shard.selector.labels
         )
         lines += [
             "",
             "[[shards]]",
-            f"name = {json.dumps(shard.name)}",
-            f"address = {json.dumps(shard.address)}",
+            f"name = {_quoted(shard.name)}",
+            f"address = {_quoted(shard.address)}",
             f"select = {{ {select} }}",
             f'range = "{shard.range}"',
         ]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Return a TOML basic string: JSON's, but with every character as itself, save DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _shard(table: object, where: str) -> ShardSpec:

@@ -95,7 +95,7 @@ class UncertaintyRanker:
         votes = self._votes(found, labels, label_counts)
         kept, sums, winner = _kept(votes, self._settings)
         return RankedList(
-            _ordered(nearest_of(found, len(labels)), votes, kept, len(labels))[:k],
+            _ordered(nearest_of(found, len(labels)), votes, kept, len(labels), k=k),
             normalised(sums),
             winner,
             {vote.query_number: vote.uncertainty for vote in votes},
@@ -141,9 +141,9 @@ def _kept(
 
 
 def _ordered(
-    table: Nearest, votes: Sequence[PatchVote], kept: set[int], n_slides: int
+    table: Nearest, votes: Sequence[PatchVote], kept: set[int], n_slides: int, *, k: int
 ) -> list[RankedSlide]:
-    """Return every slide of the table in order."""
+    """Return the first ``k`` slides."""
     uncertainties = np.zeros(max(vote.query_number for vote in votes) + 1)
     for vote in votes:
         uncertainties[vote.query_number] = vote.uncertainty
@@ -153,7 +153,7 @@ def _ordered(
     other_scores = table.summed(np.where(is_kept, 0.0, said), n_slides)
     leading = _deciding_rows(table, said, is_kept)
     slides, distances = table.slides[leading], table.distances[leading]
-    order = np.lexsort((slides, distances, -other_scores[slides], -kept_scores[slides]))
+    order = np.lexsort((slides, distances, -other_scores[slides], -kept_scores[slides]))[:k]
     return [
         RankedSlide(
             int(slides[row]),

@@ -72,10 +72,10 @@ def label_weights(
     >>> label_weights({"a": 1, "b": 4}, [], RankingSettings())
     {'a': 8.0, 'b': 2.0}
     """
-    counts = dict(label_counts) | {label: 1 for label in labels if label not in label_counts}
-    damped = {label: max(n, 1) ** settings.weight_exponent for label, n in counts.items()}
-    inverse = sum(1 / n for n in damped.values())
-    return {label: settings.weight_scale / (n * inverse) for label, n in damped.items()}
+    damped = {label: max(n, 1) ** settings.weight_exponent for label, n in label_counts.items()}
+    inverse = sum(1 / n for n in damped.values()) or 1.0
+    rare = {label: 1.0 for label in labels if label not in damped}
+    return {label: settings.weight_scale / (n * inverse) for label, n in (damped | rare).items()}
 
 
 class Ballot:
