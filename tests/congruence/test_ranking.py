@@ -45,7 +45,9 @@ def mosaics_of_22():
 @settings(max_examples=300, deadline=None)
 @example((["adeno"], []), 5)
 @example((["adeno"], [[], []]), 5)
-@example((["adeno", "normal"], [[(0, 1)], [(1, 1)], [(0, 1), (1, 1)], [(0, 9)] * 3, [(1, 2)] * 4]), 5)
+@example(
+    (["adeno", "normal"], [[(0, 1)], [(1, 1)], [(0, 1), (1, 1)], [(0, 9)] * 3, [(1, 2)] * 4]), 5
+)
 @example(mosaics_of_22(), 5)
 @given(result_sets(), st.integers(1, 10))
 def test_the_published_ranking_equals_its_oracle(result_set, k):
