@@ -77,7 +77,8 @@ def inner(function: _Function) -> _Function:
     template_of = compiled.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
-        return template_of(tuple(types.unliteral(arg) for arg in args), kws)
+        plain = tuple(types.unliteral(arg) for arg in args)  # type: ignore[no-untyped-call]
+        return template_of(plain, kws)
 
     compiled.get_call_template = get_call_template
     return cast(_Function, compiled)

@@ -97,7 +97,7 @@ def unpack_deltas(lengths: bytes, deltas: bytes, *, count: int) -> npt.NDArray[n
     nibbles = column_of(lengths, "u1", count=-(-count // 2), field="examined.lengths")
     sizes = np.stack([nibbles & 15, nibbles >> 4], axis=1).ravel()[:count]
     data = np.frombuffer(deltas, np.uint8)
-    if sizes.size and sizes.max() > 8 or int(sizes.sum()) != len(data):
+    if (sizes.size and sizes.max() > 8) or int(sizes.sum()) != len(data):
         raise BadMessage(
             f"examined keys: lengths add up to {int(sizes.sum())} bytes of at most 8 each;"
             f" found {len(data)} bytes",
