@@ -17,7 +17,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from sish_cluster.core.errors import BadRequest, CheckpointMismatch, HomeInUse, NotPermitted
 from sish_cluster.shard.settings import DEFAULT_MAP_BYTES, SMALLEST_MAP_BYTES
@@ -38,7 +37,7 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.store = path / "store"
-        self._lock: IO[str] | None = None
+        self._lock: int | None = None
 
     def exists(self) -> bool:
         """Whether a shard has ever been started here."""
@@ -58,12 +57,12 @@ class DataDir:
             self.store.mkdir(parents=True, exist_ok=True)
             if not self.exists():
                 write_whole(self.path / "LAYOUT", json.dumps({"layout": DATA_DIR_LAYOUT}))
+                sync_folder(self.path.parent)
         except OSError as error:
             raise NotPermitted(
                 f"cannot write the data directory {self.path} ({error.strerror}): make it writable,"
                 " or give another with --data-dir"
             ) from error
-        sync_folder(self.path.parent)
         self.check_layout()
         return self
 
@@ -92,27 +91,31 @@ class DataDir:
         HomeInUse
             If another process has it, naming its pid.
         """
-        lock = open(self.path / "LOCK", "a+")  # noqa: SIM115 - held until `unlock`
+        try:
+            lock = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise NotPermitted(
+                f"cannot lock {self.path} ({error.strerror}): make the folder writable"
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            lock.seek(0)
-            pid = lock.read().strip() or "unknown"
-            lock.close()
+            pid = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
             raise HomeInUse(
                 f"{self.path} is in use by process {pid}: stop it first, or give this shard a data"
                 " directory of its own",
                 metadata={"pid": pid, "data_dir": str(self.path)},
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
         self._lock = lock
+        with contextlib.suppress(OSError):  # a full disk must not keep a shard from opening
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
 
     def unlock(self) -> None:
         """Let another process have the folder."""
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
             self._lock = None
 
     def has_limit(self) -> bool:
@@ -138,7 +141,8 @@ class DataDir:
     def opening(self) -> Iterator[None]:
         """Mark the folder as being loaded; the mark goes unless the process dies inside."""
         mark = self.path / "OPENING"
-        mark.write_text(str(os.getpid()))
+        with contextlib.suppress(OSError):  # a full disk must not keep a shard from opening
+            mark.touch()
         try:
             yield
         finally:

@@ -161,8 +161,9 @@ class Store:
 
     def reopen(self) -> None:
         """Close and open again: pages a load touched no longer count as this process's memory."""
-        self.close()
-        self._open()
+        with self._resizing:
+            self.close()
+            self._open()
 
     @property
     def map_bytes(self) -> int:

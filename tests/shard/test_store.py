@@ -93,6 +93,21 @@ def test_a_full_disk_is_named_and_writes_go_on_when_it_has_room_again(serve, mak
     assert len(server.slides()) == 400
 
 
+def test_a_shard_opens_and_searches_on_a_disk_without_any_room(settings, make):
+    encoded = make.slide("s", 1)
+    with Shard(settings) as shard:
+        shard.create_collection(make.collection)
+        shard.ingest("demo", encoded)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    try:
+        with Shard(settings) as shard:
+            with pytest.raises(StoreFull, match="the disk refused a write"):
+                shard.ingest("demo", make.slide("more", 2))
+            assert make.found(shard, encoded) == ["s"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+
 def test_a_folder_of_another_layout_is_refused(settings):
     Shard(settings).close()
     (settings.data_dir / "LAYOUT").write_text('{"layout": 99}')
