@@ -90,10 +90,8 @@ class HeldCollection:
             self._insert()
         if self._forgotten:
             self.index.forget(np.array(self._forgotten, np.uint32))
-            self._retired.append((weakref.ref(self.view), self._forgotten))
+        self._show(self._forgotten)
         self._inserts, self._forgotten = [], []
-        self.view = self._new_view()
-        self._release()
 
     def compact(self) -> bool:
         """Compact the index where it asks for it, beside the writer; return whether it did."""
@@ -101,7 +99,7 @@ class HeldCollection:
             return False
         self.index.compact()
         with self.changing:
-            self.view = self._new_view()
+            self._show([])
         return True
 
     def state(self) -> CollectionState:
@@ -114,6 +112,14 @@ class HeldCollection:
             pending=slides.n_pending,
             label_counts=slides.described_labels(),
         )
+
+    def _show(self, removed: list[int]) -> None:
+        """Replace the view; headers of ``removed`` go once it and all views before it are gone."""
+        self._retired.append((weakref.ref(self.view), removed))
+        self.view = self._new_view()
+        while self._retired and self._retired[0][0]() is None:
+            for ordinal in self._retired.popleft()[1]:
+                self.ledger.release(ordinal)
 
     def _new_view(self) -> View:
         return View(self.index.snapshot(), self.ledger.view())
@@ -128,9 +134,3 @@ class HeldCollection:
             numbers=np.concatenate([columns.numbers for columns in patches]),
             corners=np.concatenate([columns.corners for columns in patches]),
         )
-
-    def _release(self) -> None:
-        """Let go of removed slides' headers once every view that could show them is gone."""
-        while self._retired and self._retired[0][0]() is None:
-            for ordinal in self._retired.popleft()[1]:
-                self.ledger.release(ordinal)

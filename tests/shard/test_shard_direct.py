@@ -140,7 +140,7 @@ def test_a_search_sees_one_version_of_a_slide_however_fast_it_changes(shard, mak
             shard.ingest("demo", versions[i % 2])
         done.set()
 
-    writing = threading.Thread(target=update)
+    writing = threading.Thread(target=update, daemon=True)
     writing.start()
     searches = 0
     while not done.is_set():
