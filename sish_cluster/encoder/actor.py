@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from sish_cluster.core.code import Codes
 from sish_cluster.core.errors import Cancelled, EncoderUnavailable, SishError
@@ -37,6 +38,8 @@ from sish_cluster.encoder.pipeline import (
     unexpected,
 )
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
+
+Answer = TypeVar("Answer")
 
 WATCH = "watch"
 """Concurrency group that answers while a slide is being encoded."""
@@ -121,17 +124,21 @@ class RayActor:
         self._ray = ray
 
     def encode(self, entry: CatalogueEntry, ticket: str) -> Future[EncodedSlide | EncodeFailure]:
-        """Begin a slide; the future fails with nothing: losses become failures of the slide."""
+        """Begin a slide; the future never fails: a lost actor is a failure of the slide."""
 
         def lost(error: BaseException) -> EncodeFailure:
-            return EncodeFailure(entry.slide.slide_id, entry.path, self._as_error(entry, error))
+            found = _as_sish_error(str(entry.path), error)
+            return EncodeFailure(entry.slide.slide_id, entry.path, found)
 
-        return _recovered(self._handle.encode.remote(entry, ticket), lost)
+        return _settled(self._handle.encode.remote(entry, ticket), lost)
 
     def encode_patches(self, pixels: Pixels) -> Future[tuple[Keys, Codes]]:
-        """Begin a batch of patches."""
-        future: Future[tuple[Keys, Codes]] = self._handle.encode_patches.remote(pixels).future()
-        return future
+        """Begin a batch of patches; the future fails with a `SishError` only."""
+
+        def lost(error: BaseException) -> tuple[Keys, Codes]:
+            raise _as_sish_error("a patch", error) from error
+
+        return _settled(self._handle.encode_patches.remote(pixels), lost)
 
     def stage(self) -> Stage | None:
         """Return how far the actor is, or None while it does not answer."""
@@ -160,26 +167,31 @@ class RayActor:
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(self._handle)
 
-    @staticmethod
-    def _as_error(entry: CatalogueEntry, error: BaseException) -> SishError:
-        cause = getattr(error, "cause", None)
-        if isinstance(error, SishError) or isinstance(cause, SishError):
-            return error if isinstance(error, SishError) else cause  # type: ignore[return-value]
-        if "Actor" in type(error).__name__:
-            return EncoderUnavailable(
-                f"{entry.path}: the actor encoding it died, and died again when it was repeated:"
-                " the slide may need more memory than there is, or break a decoder. Try it alone"
-            )
-        return unexpected(entry.path, error)
+
+def _as_sish_error(what: str, error: BaseException) -> SishError:
+    """Return what went wrong in an actor as an error of ours."""
+    cause = getattr(error, "cause", None)
+    for found in (cause, error):
+        if isinstance(found, SishError):
+            return found
+    if "Actor" in type(error).__name__:
+        return EncoderUnavailable(
+            f"{what}: the actor encoding it died, and died again when it was repeated: it may need more"
+            " memory than there is, or break a decoder. Try it alone"
+        )
+    return unexpected(what, error)
 
 
-def _recovered(ref: Any, lost: Callable[[BaseException], EncodeFailure]) -> Future[Any]:
-    """Return a future of a Ray reference whose exceptions have become failures."""
-    outcome: Future[Any] = Future()
+def _settled(ref: Any, lost: Callable[[BaseException], Answer]) -> Future[Answer]:
+    """Return the future of a Ray reference, what ``lost`` makes of an error in its place."""
+    outcome: Future[Answer] = Future()
 
     def settle(future: Future[Any]) -> None:
         error = future.exception()
-        outcome.set_result(future.result() if error is None else lost(error))
+        try:
+            outcome.set_result(future.result() if error is None else lost(error))
+        except SishError as found:
+            outcome.set_exception(found)
 
     ref.future().add_done_callback(settle)
     return outcome
@@ -263,8 +275,10 @@ def _imported() -> Any:
     return ray
 
 
+@functools.cache
 def _own_token() -> dict[str, str]:
-    # Without a mode, Ray writes a token of its own into the home directory.
+    # Without a mode, Ray writes a token of its own into the home directory. One token a process: Ray
+    # reads it once, and would turn away its own next cluster if it changed.
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 

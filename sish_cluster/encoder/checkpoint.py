@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,8 @@ def _content_of(path: Path) -> bytes:
 
 
 def _loaded(content: bytes) -> Any:
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # What matters in a warning fails below anyway.
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def _parsed(path: Path, content: bytes, parse: Callable[[bytes], Any]) -> Any:

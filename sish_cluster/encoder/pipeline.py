@@ -179,7 +179,9 @@ class Encoder:
         except SishError as error:
             return EncodeFailure(entry.slide.slide_id, entry.path, error)
         except Exception as error:
-            return EncodeFailure(entry.slide.slide_id, entry.path, unexpected(entry.path, error))
+            return EncodeFailure(
+                entry.slide.slide_id, entry.path, unexpected(str(entry.path), error)
+            )
 
     def _encoded(self, reader: SlideReader, mosaic: Mosaic, tell: Progress) -> PatchColumns:
         n = len(mosaic)
@@ -193,11 +195,11 @@ class Encoder:
         return PatchColumns.of(keys, codes, mosaic.corners)
 
 
-def unexpected(path: Path, error: BaseException) -> Internal:
-    """Return the `Internal` error of something nobody foresaw while a slide was encoded."""
+def unexpected(what: str, error: BaseException) -> Internal:
+    """Return the `Internal` error of something nobody foresaw while ``what`` was encoded."""
     return Internal(
-        f"{path}: encoding stopped with {type(error).__name__}: {error}. Try the slide alone"
-        " (sish encoder describe shows the encoder); please report it"
+        f"{what}: encoding stopped with {type(error).__name__}: {error}. Try it alone,"
+        " and report it with what `sish encoder describe` shows"
     )
 
 

@@ -18,6 +18,7 @@ import torch
 
 from sish_cluster.core.errors import BadWeights
 from sish_cluster.core.key import CODEBOOK_SIZE
+from sish_cluster.encoder.networks.inputs import repeatable
 from sish_cluster.encoder.networks.vqvae import VqVae
 
 DECODED_SIDE = 4
@@ -48,7 +49,7 @@ def _brightness(network: VqVae) -> npt.NDArray[np.float64]:
     """Return the mean decoded brightness of each codeword less their average, (128,)."""
     ids = torch.arange(CODEBOOK_SIZE)
     grids = ids[:, None, None].expand(-1, DECODED_SIDE, DECODED_SIDE)
-    with torch.inference_mode():
+    with repeatable():
         decoded = torch.stack([network.decoded(grid[None])[0].mean() for grid in grids])
     brightness = decoded.double().numpy()
     return np.asarray(brightness - brightness.mean())

@@ -24,6 +24,7 @@ from torch import nn
 
 from sish_cluster.core.key import CODEBOOK_SIZE
 from sish_cluster.encoder.networks.codeword_order import ranks_of
+from sish_cluster.encoder.networks.inputs import repeatable
 from sish_cluster.encoder.networks.vqvae import SIZES, VqVae, VqVaeSize
 
 SEED = 20_220_917
@@ -34,6 +35,9 @@ CODEBOOKS = Path(__file__).parents[1] / "weights" / "seeded-codebooks.safetensor
 
 N_DRAWN = 24
 """Drawn images the codewords are sampled from: several of each kind of tissue."""
+
+DISTINCT_DECIMALS = 2
+"""Latents that agree to this many decimals count as one; they are of the order of 1."""
 
 HAEMATOXYLIN = (0.65, 0.70, 0.29)
 """Optical density of haematoxylin in red, green and blue (unit vector)."""
@@ -74,16 +78,19 @@ def drawn_network(size: VqVaeSize, *, rng_seed: int) -> VqVae:
 
 
 def sampled_codewords(network: VqVae, *, rng_seed: int) -> torch.Tensor:
-    """Return 128 latent vectors (128, channels) of drawn images, in a drawn order."""
+    """Return 128 different latent vectors (128, channels) of drawn images, in a drawn order."""
     rng = np.random.Generator(np.random.Philox(rng_seed))
     latents = []
-    with torch.inference_mode():
+    with repeatable():
         for _ in range(N_DRAWN):
             image = torch.from_numpy(drawn_image(network.size.side_px, rng))[None]
             places = network.encoder(image * 2.0 - 1.0)[0].flatten(1).t()
             latents.append(places[rng.integers(0, len(places), CODEBOOK_SIZE)])
     pool = torch.cat(latents)
-    return pool[rng.permutation(len(pool))[:CODEBOOK_SIZE]].clone()
+    # Glass gives the same latent everywhere: one codeword of each value is enough.
+    _, first = np.unique(pool.numpy().round(DISTINCT_DECIMALS), axis=0, return_index=True)
+    chosen = rng.permutation(np.sort(first))[:CODEBOOK_SIZE]
+    return pool[torch.from_numpy(chosen)].clone()
 
 
 def drawn_image(side_px: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -1,0 +1,128 @@
+"""From a slide file to an encoded slide: what is filled in, and how failures look."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sish_cluster.core.errors import BadRequest, BadSlide, Internal
+from sish_cluster.core.slide import Slide
+from sish_cluster.encoder.catalogue import CatalogueEntry
+from sish_cluster.encoder.cutting import cut_mosaic
+from sish_cluster.encoder.encoded_store import EncodedStore
+from sish_cluster.encoder.pipeline import EncodeFailure
+from sish_cluster.encoder.slide import open_slide
+from sish_cluster.testing.slides import empty_slide, one_patch_slide, slide_without_mpp
+
+
+@pytest.fixture(scope="module")
+def encoded(encoder, glands):
+    return encoder.encode_slide(glands.path, glands.slide)
+
+
+def test_an_encoded_slide_knows_its_sizes_and_keeps_its_labels(encoded, encoder, glands):
+    slide = encoded.slide
+    assert (slide.width_px, slide.height_px, slide.patch_side_px) == (1024, 1024, 256)
+    assert slide.mpp == pytest.approx(2.0, rel=1e-3)
+    assert (slide.diagnosis, slide.labels) == ("glands", {"stain": "HE"})
+    assert len(slide.digest) == 32
+    assert encoded.fingerprint == encoder.fingerprint
+
+
+def test_each_row_is_the_key_and_code_of_the_patch_at_its_corner(encoded, encoder, glands):
+    with open_slide(glands.path) as reader:
+        mosaic = cut_mosaic(reader, encoder.settings.mosaic)
+        last = len(mosaic) - 1
+        pixels = reader.region(mosaic.box(last), side_px=512)
+    keys, codes = encoder.encode_patches(pixels[None])
+    assert np.array_equal(encoded.patches.corners, mosaic.corners)
+    assert encoded.patches.keys[last] == keys[0]
+    assert np.array_equal(encoded.patches.codes[last], codes[0])
+
+
+def test_progress_tells_every_stage_and_every_patch(encoder, tmp_path):
+    steps = []
+    path = one_patch_slide(tmp_path / "one.tif", mpp=2.0)
+    encoded = encoder.encode_slide(path, Slide("one"), progress=lambda *step: steps.append(step))
+    n = len(encoded.patches)
+    assert steps[0] == ("reading", 0, 0)
+    assert {stage for stage, _, _ in steps} == {"reading", "mosaic", "encoding"}
+    assert [step for step in steps if step[0] == "encoding"] == [
+        ("encoding", i + 1, n) for i in range(n)
+    ]
+
+
+def test_an_error_raised_by_progress_stops_the_slide(encoder, glands):
+    def stop(stage, done, total):
+        if stage == "encoding":
+            raise BadRequest("enough")
+
+    failure = encoder.encode_entry(glands, progress=stop)
+    assert isinstance(failure, EncodeFailure)
+    assert failure.error.message == "enough"
+
+
+def test_a_slide_without_tissue_and_one_without_mpp_are_failures_that_say_why(encoder, tmp_path):
+    empty = CatalogueEntry(empty_slide(tmp_path / "e.tif", side_px=512), Slide("e"), None)
+    bare = CatalogueEntry(slide_without_mpp(tmp_path / "b.tif", side_px=512), Slide("b"), None)
+    failures = [encoder.encode_entry(entry) for entry in (empty, bare)]
+    assert [failure.slide_id for failure in failures] == ["e", "b"]
+    assert all(isinstance(failure.error, BadSlide) for failure in failures)
+    assert "tissue" in failures[0].error.message
+    assert "--mpp" in failures[1].error.message
+
+
+def test_what_nobody_foresaw_becomes_an_internal_failure_of_that_slide(encoder, glands):
+    def broken(stage, done, total):
+        raise ZeroDivisionError("surprise")
+
+    failure = encoder.encode_entry(glands, progress=broken)
+    assert isinstance(failure.error, Internal)
+    assert "ZeroDivisionError: surprise" in failure.error.message
+
+
+def test_patches_of_another_side_than_the_profiles_are_refused(encoder):
+    with pytest.raises(BadRequest, match=r"\(n, 512, 512, 3\)"):
+        encoder.encode_patches(np.zeros((1, 1024, 1024, 3), np.uint8))
+
+
+def kept(store, encoded, **changed):
+    how = {"digest": encoded.slide.digest, "fingerprint": encoded.fingerprint}
+    how |= {"mosaic_digest": "m", "mpp": None} | changed
+    return store.found(Slide("glands", site="colon"), **how)
+
+
+def test_a_stored_slide_comes_back_under_the_callers_labels(encoded, tmp_path):
+    store = EncodedStore(tmp_path / "encoded")
+    store.put(encoded, mosaic_digest="m", mpp=None)
+    found = kept(store, encoded)
+    assert found.slide == dataclasses.replace(
+        encoded.slide, patient="", site="colon", diagnosis="", labels={}
+    )
+    for column in ("keys", "codes", "corners", "numbers"):
+        assert np.array_equal(getattr(found.patches, column), getattr(encoded.patches, column))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"digest": "0"}, {"fingerprint": "0"}, {"mosaic_digest": "0"}, {"mpp": 0.5}],
+    ids=str,
+)
+def test_another_file_encoder_mosaic_or_mpp_is_another_entry(encoded, tmp_path, changed):
+    store = EncodedStore(tmp_path)
+    store.put(encoded, mosaic_digest="m", mpp=None)
+    assert kept(store, encoded, **changed) is None
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the end", "everything"])
+def test_a_damaged_entry_counts_as_absent(encoded, tmp_path, damage):
+    store = EncodedStore(tmp_path)
+    store.put(encoded, mosaic_digest="m", mpp=None)
+    (entry,) = tmp_path.iterdir()
+    data = bytearray(entry.read_bytes())
+    if damage == "a byte":
+        data[len(data) // 2] ^= 1
+    entry.write_bytes({"the end": data[:-9], "everything": b""}.get(damage, data))
+    assert kept(store, encoded) is None
+    store.put(encoded, mosaic_digest="m", mpp=None)
+    assert kept(store, encoded) is not None
