@@ -270,7 +270,8 @@ class Shard:
         return self._held(collection).state()
 
     def status(self) -> ShardStatus:
-        """Return how the shard is."""
+        """Return how the shard is; a shard whose writer failed raises what it failed of."""
+        self._check_fault()
         return ShardStatus(
             version=importlib.metadata.version("sish-cluster"),
             uptime_s=time.monotonic() - self._opened_s,
@@ -292,9 +293,12 @@ class Shard:
     def _submit(self, change: Change, timeout_s: float) -> Future:  # type: ignore[type-arg]
         return self._writer.submit(change, timeout_s=timeout_s)
 
-    def _held(self, collection: str) -> HeldCollection:
+    def _check_fault(self) -> None:
         if self._writer.fault is not None:
             raise self._writer.fault
+
+    def _held(self, collection: str) -> HeldCollection:
+        self._check_fault()
         held = self._shelf.get(collection)
         if held is None:
             known = ", ".join(sorted(self._shelf)) or "none"

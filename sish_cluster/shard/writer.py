@@ -96,10 +96,13 @@ class Writer:
     def _run(self) -> None:
         while True:
             group, is_last = self._gathered()
+            running = [job for job in group if job.future.set_running_or_notify_cancel()]
             try:
-                self._commit([job for job in group if job.future.set_running_or_notify_cancel()])
+                if self.fault is not None:
+                    raise self.fault
+                self._commit(running)
             except Exception as error:
-                self._break(group, error)
+                self._break(running, error)
             if is_last:
                 return
 
@@ -175,11 +178,12 @@ class Writer:
 
     def _break(self, group: Iterable[_Job], error: Exception) -> None:
         """Stop serving: memory may no longer agree with what is durable."""
-        _LOG.critical("the writer of shard %r failed", self._settings.name, exc_info=error)
-        self.fault = Internal(
-            f"the writer of shard {self._settings.name!r} failed ({type(error).__name__}: {error});"
-            " nothing acknowledged is lost: restart the shard, and report the log"
-        )
+        if self.fault is None:
+            _LOG.critical("the writer of shard %r failed", self._settings.name, exc_info=error)
+            self.fault = Internal(
+                f"the writer of shard {self._settings.name!r} failed ({type(error).__name__}:"
+                f" {error}); nothing acknowledged is lost: restart the shard, and report the log"
+            )
         for job in group:
             if not job.future.done():
                 job.future.set_exception(self.fault)

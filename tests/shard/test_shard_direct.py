@@ -119,10 +119,15 @@ def test_a_writer_that_fails_stops_serving_and_loses_nothing_durable(settings, m
     encoded = make.slide("s", 1)
     with Shard(settings) as shard:
         shard.create_collection(make.collection)
+        shard.ingest("demo", encoded)
         index = shard._shelf["demo"].index
         monkeypatch.setattr(index, "insert", lambda **_: 1 / 0)
+        more = [shard.begin_ingest("demo", make.slide(f"s{i}", 50 + i)) for i in range(3)]
         with pytest.raises(Internal, match="ZeroDivisionError"):
-            shard.ingest("demo", encoded)
+            more[0].result()
+        assert {type(future.exception()) for future in more} == {Internal}
+        with pytest.raises(Internal, match="restart the shard"):
+            shard.status()
         with pytest.raises(Internal, match="restart the shard"):
             shard.search("demo", make.query(encoded.patches))
     with Shard(settings) as shard:
