@@ -101,7 +101,8 @@ def _summed_counts(answers: Sequence[ShardAnswer]) -> Mapping[str, int]:
     total: Counter[str] = Counter()
     for answer in answers:
         total.update(answer.label_counts)
-    return dict(total)
+    # Sums of floats follow this order: it may not depend on the order of the shards.
+    return dict(sorted(total.items()))
 
 
 def _union(rows: Rows) -> Rows:
