@@ -7,6 +7,7 @@ the index but the settings.
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -15,7 +16,6 @@ from sish_cluster.core.clock import NEVER_CANCELLED
 from sish_cluster.core.key import COARSE_UNIT, UNIVERSE, seeds_of
 from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard import index as index_module
-from sish_cluster.shard import segment as segment_module
 from sish_cluster.shard.index import PostingIndex
 
 BITS = 64
@@ -146,7 +146,9 @@ def columns_of(postings):
     }
 
 
-keys = st.one_of(st.sampled_from(KEY_POOL), st.integers(0, 12 * COARSE_UNIT), st.integers(0, UNIVERSE - 1))
+keys = st.one_of(
+    st.sampled_from(KEY_POOL), st.integers(0, 12 * COARSE_UNIT), st.integers(0, UNIVERSE - 1)
+)
 codes = st.one_of(st.sampled_from([0, 1, 3, 0xFF, (1 << 64) - 1]), st.integers(0, (1 << 64) - 1))
 slides = st.lists(st.tuples(keys, codes), min_size=1, max_size=30)
 bounds = st.builds(
@@ -212,7 +214,9 @@ class IndexBesideList(RuleBasedStateMachine):
         listed, after = [], None
         while True:
             rows = snapshot.range_rows(start, end, eligible=eligible, limit=limit, after=after)
-            listed += list(zip(rows.keys.tolist(), rows.ordinals.tolist(), rows.numbers.tolist(), strict=True))
+            listed += list(
+                zip(rows.keys.tolist(), rows.ordinals.tolist(), rows.numbers.tolist(), strict=True)
+            )
             if len(rows) < limit:
                 break
             after = int(rows.keys[-1])
@@ -255,12 +259,18 @@ TestIndexOfTinyParts.settings = settings(max_examples=40, stateful_step_count=25
 
 
 @settings(max_examples=25, deadline=None)
-@given(rng_seed=st.integers(0, 1000), s=bounds, mergeable=st.booleans(), share=st.sampled_from([1.0, 0.5, 0.05]))
+@given(
+    rng_seed=st.integers(0, 1000),
+    s=bounds,
+    mergeable=st.booleans(),
+    share=st.sampled_from([1.0, 0.5, 0.05]),
+)
 def test_hundreds_of_postings_in_three_segments_answer_as_the_model(rng_seed, s, mergeable, share):
     rng = np.random.default_rng(rng_seed)
     pool = rng.integers(0, 200 * COARSE_UNIT, 150)
     postings = [
-        Posting(int(rng.choice(pool)), int(rng.integers(0, 4)) * 0x0101, n // 10, n % 10) for n in range(600)
+        Posting(int(rng.choice(pool)), int(rng.integers(0, 4)) * 0x0101, n // 10, n % 10)
+        for n in range(600)
     ]
     index = PostingIndex(BITS // 8)
     for part in (postings[:400], postings[400:580], postings[580:]):
@@ -270,6 +280,49 @@ def test_hundreds_of_postings_in_three_segments_answer_as_the_model(rng_seed, s,
     eligible = rng.random(60) < share
     snapshot = index.snapshot()
     assert_answers(
-        snapshot, postings, asked, s, mergeable=mergeable, eligible=eligible, n_threads=int(rng.integers(1, 3))
+        snapshot,
+        postings,
+        asked,
+        s,
+        mergeable=mergeable,
+        eligible=eligible,
+        n_threads=int(rng.integers(1, 3)),
     )
-    assert segment_module.BLOCK_ROWS < 400
+
+
+@pytest.mark.parametrize("mode", [Mode.SISH, Mode.GUIDED, Mode.EXACT])
+@pytest.mark.parametrize("mergeable", [False, True])
+@pytest.mark.parametrize("order", range(6))
+def test_equal_distances_at_one_key_go_to_the_first_slide_id_then_number(mode, mergeable, order):
+    tied = [Posting(5, 1, ordinal, number) for ordinal in range(6) for number in (0, 1)]
+    postings = [tied[i] for i in np.random.default_rng(order).permutation(12)]
+    index = PostingIndex(BITS // 8)
+    for part in (postings[:7], postings[7:]):
+        index.insert(**columns_of([*part, Posting(9, 0, 6 + len(part), 0)]))
+    s = SearchSettings(mode=mode, max_distance=3, seeds_per_side=2)
+    eligible = np.arange(14) != order
+    everyone = [*postings, Posting(9, 0, 13, 0), Posting(9, 0, 11, 0)]
+    assert_answers(
+        index.snapshot(), everyone, [(5, 0), (7, 3)], s, mergeable=mergeable, eligible=eligible
+    )
+
+
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_a_seed_on_an_occupied_key_does_not_look_at_it_unless_another_walk_does(n_parts):
+    stride = COARSE_UNIT
+    postings = [
+        Posting(10 * stride + step, 0, 0, i)
+        for i, step in enumerate((-stride, -1, 0, 1, stride, stride + 1))
+    ]
+    index = PostingIndex(BITS // 8)
+    for part in range(n_parts):
+        index.insert(**columns_of(postings[part::n_parts]))
+    for mode in (Mode.SISH, Mode.GUIDED):
+        for steps in (1, 2, 3, 6):
+            s = SearchSettings(
+                mode=mode, max_distance=3, seeds_per_side=2, seed_spacing=1, max_steps=steps
+            )
+            asked = [(10 * stride, 0), (9 * stride, 0), (11 * stride, 0)]
+            assert_answers(
+                index.snapshot(), postings, asked, s, mergeable=False, eligible=np.ones(1, bool)
+            )

@@ -12,8 +12,21 @@ from sish_cluster.core.key import UNIVERSE
 from sish_cluster.shard.veb import VebTree
 from sish_cluster.shard.veb_table import HIGH, TABLE, USED
 
-BORDERS = [0, 1 << 6, 1 << 12, 1 << 18, 1 << 24, 1 << 30, 1 << 36, 1 << 44, UNIVERSE // 2, UNIVERSE - 1]
-LATTICE = [a + b for a in (0, 1 << 24, 3 << 36, UNIVERSE - (1 << 25)) for b in (0, 63, 4095, 4096, 1 << 18)]
+BORDERS = [
+    0,
+    1 << 6,
+    1 << 12,
+    1 << 18,
+    1 << 24,
+    1 << 30,
+    1 << 36,
+    1 << 44,
+    UNIVERSE // 2,
+    UNIVERSE - 1,
+]
+LATTICE = [
+    a + b for a in (0, 1 << 24, 3 << 36, UNIVERSE - (1 << 25)) for b in (0, 63, 4095, 4096, 1 << 18)
+]
 
 
 def _clipped(key: int) -> int:
@@ -21,7 +34,9 @@ def _clipped(key: int) -> int:
 
 
 near_borders = st.builds(
-    lambda border, shift: _clipped(border + shift), st.sampled_from(BORDERS + LATTICE), st.integers(-65, 65)
+    lambda border, shift: _clipped(border + shift),
+    st.sampled_from(BORDERS + LATTICE),
+    st.integers(-65, 65),
 )
 keys = st.one_of(near_borders, st.integers(0, UNIVERSE - 1))
 
@@ -94,8 +109,12 @@ def test_a_million_random_operations_agree_with_a_sorted_list():
         model -= set(removed.tolist())
         ordered, asked = np.array(sorted(model)), rng.choice(pool, 5_000)
         padded = np.concatenate([[-1], ordered, [-1]])
-        assert (tree.successors_of(asked) == padded[np.searchsorted(ordered, asked, "right") + 1]).all()
-        assert (tree.predecessors_of(asked) == padded[np.searchsorted(ordered, asked, "left")]).all()
+        assert (
+            tree.successors_of(asked) == padded[np.searchsorted(ordered, asked, "right") + 1]
+        ).all()
+        assert (
+            tree.predecessors_of(asked) == padded[np.searchsorted(ordered, asked, "left")]
+        ).all()
         assert (tree.contains_all(asked) == np.isin(asked, ordered)).all()
     assert list(tree) == sorted(model)
     tree.check()
@@ -104,7 +123,12 @@ def test_a_million_random_operations_agree_with_a_sorted_list():
 def test_an_empty_tree_takes_a_few_kilobytes_and_answers_none():
     tree = VebTree()
     assert tree.memory_bytes < 10_000
-    assert (tree.min, tree.max, tree.successor(-5), tree.predecessor(1 << 60)) == (None, None, None, None)
+    assert (tree.min, tree.max, tree.successor(-5), tree.predecessor(1 << 60)) == (
+        None,
+        None,
+        None,
+        None,
+    )
     assert list(tree) == []
     tree.check()
 
