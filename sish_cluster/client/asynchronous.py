@@ -24,7 +24,7 @@ from sish_cluster.core.cluster import (
     ClusterStatus,
 )
 from sish_cluster.core.collection import Collection, CollectionState
-from sish_cluster.core.errors import SishError, UnknownSlide
+from sish_cluster.core.errors import SishError, UnknownCollection, UnknownSlide
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Filter, Mode, Query, Ranking, SearchSettings
 from sish_cluster.core.result import SearchResult
@@ -146,10 +146,23 @@ class AsyncClient:
         return Query(encoded.patches, encoded.fingerprint, settings, patient=encoded.slide.patient)
 
     async def definition_of(self, collection: str) -> Collection:
-        """Return a collection's definition, asked for once: it never changes."""
+        """Return a collection's definition, asked for once: it never changes.
+
+        Raises
+        ------
+        UnknownCollection
+            If there is none of that name.
+        """
         if collection not in self._definitions:
-            state = await self.describe_collection(collection)
-            self._definitions[collection] = state.collection
+            found = await self.list_collections()
+            self._definitions |= {definition.name: definition for definition in found}
+        if collection not in self._definitions:
+            names = ", ".join(sorted(self._definitions)) or "none"
+            raise UnknownCollection(
+                f"there is no collection {collection!r}; there are: {names}. Make it with `sish index` or"
+                " `sish collection create`",
+                metadata={"collection": collection},
+            )
         return self._definitions[collection]
 
     async def ingest_slide(

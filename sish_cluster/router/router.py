@@ -196,11 +196,17 @@ class Router:
         return any(told.answers.values())
 
     async def list_collections(self, *, deadline: Deadline) -> Sequence[Collection]:
-        """Return the collections that any shard holds, in name order."""
+        """Return the collections that any shard holds, in name order.
+
+        Shards that are away are left out: a collection is made on all of them, so any one knows it,
+        and a search that allows partial answers must learn its definition.
+        """
         calls = {
             name: shard.list_collections(deadline=deadline) for name, shard in self._shards.items()
         }
-        told = await gathered(calls, asking="list of collections", deadline=deadline)
+        told = await gathered(
+            calls, asking="list of collections", deadline=deadline, allow_partial=True
+        )
         by_name = {held.name: held for answer in told.answers.values() for held in answer}
         return [by_name[name] for name in sorted(by_name)]
 

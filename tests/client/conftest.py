@@ -56,13 +56,13 @@ class MemoryCluster:
             yield StoredSlide(SyntheticSlides().slide(int(held[-4:])).slide, version, 0)
 
     async def describe_collection(self, name, *, deadline):
-        self.calls.append(("describe", name))
         return CollectionState(self.collection, len(self.held), 0, 0, {})
 
     async def create_collection(self, collection, *, deadline):
         return isinstance(collection, Collection)
 
     async def list_collections(self, *, deadline):
+        self.calls.append("list")
         return (self.collection,)
 
     async def status(self, *, deadline):

@@ -5,11 +5,13 @@ import pytest
 
 from sish_cluster import AsyncClient, Client, ClientSettings
 from sish_cluster.client import Exclusion
+from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import (
     BadRequest,
     BadSlide,
     FingerprintMismatch,
     Unavailable,
+    UnknownCollection,
     UnknownSlide,
 )
 from sish_cluster.core.posting import EncodedSlide
@@ -34,7 +36,7 @@ def test_an_address_that_is_none_is_refused_with_an_example(address):
 
 
 async def test_an_encoded_slide_is_searched_with_the_collections_own_bound(cluster):
-    cluster.collection = SyntheticSlides().collection.__class__("synthetic", "synthetic", 1024, 99)
+    cluster.collection = Collection("synthetic", "synthetic", 1024, max_distance=99)
     slide = SLIDES.slide(0)
     await AsyncClient.over(cluster).search("synthetic", slide, k=3, where=["site=lung"])
     _, query, asked = cluster.calls[-1]
@@ -61,14 +63,19 @@ async def test_a_slide_of_another_encoder_is_refused_before_it_is_sent(cluster):
     foreign = EncodedSlide.whole(slide.slide, slide.patches, "other")
     with pytest.raises(FingerprintMismatch, match="other"):
         await AsyncClient.over(cluster).search("synthetic", foreign)
-    assert cluster.calls == [("describe", "synthetic")]
+    assert cluster.calls == ["list"]
 
 
 async def test_a_collections_definition_is_asked_for_once(cluster):
     client = AsyncClient.over(cluster)
     for _ in range(3):
         await client.search("synthetic", SLIDES.slide(0))
-    assert cluster.calls.count(("describe", "synthetic")) == 1
+    assert cluster.calls.count("list") == 1
+
+
+async def test_a_collection_that_is_not_there_is_named_with_those_that_are(cluster):
+    with pytest.raises(UnknownCollection, match="no collection 'nowhere'; there are: synthetic"):
+        await AsyncClient.over(cluster).search("nowhere", SLIDES.slide(0))
 
 
 async def test_a_read_is_repeated_while_the_cluster_is_away(cluster):
