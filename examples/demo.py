@@ -25,17 +25,16 @@ from sish_cluster.cli.failures import told_plainly
 from sish_cluster.cli.output import failures_table, results_table, summary_of
 from sish_cluster.cli.progress import SlideBars
 from sish_cluster.client import Exclusion, filter_of
-from sish_cluster.core.errors import BadSlide, SishError
+from sish_cluster.core.errors import BadSlide, Internal
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Query, SearchSettings
 from sish_cluster.core.topology import KeyRange
 from sish_cluster.local.encoding import LocalEncoder, SlideFailure, SlideToEncode
-from sish_cluster.local.indexing import FolderContents, folder_contents, indexed
+from sish_cluster.local.indexing import FolderContents, ensured_collection, folder_contents
 from sish_cluster.local.loopback import LoopbackCluster, ShardPlan
 from sish_cluster.report import ReportSettings, Searched, SlideFile, SlideFiles, written_report
 from sish_cluster.testing.slides import draw_slides
 
-COLLECTION = "demo"
 SHARED_SLIDES = Path(__file__).resolve().parents[2] / "shared" / "data" / "slides"
 """Real slides beside the project, used when they are there."""
 
@@ -75,6 +74,8 @@ class Demo:
         self._folder = folder
         self._stages = stages
         self._encoder = LocalEncoder(use_ray=True, n_actors=n_actors, cache=folder / "encoded")
+        # Named after the encoder: a newer version's codes go into a collection of their own.
+        self._collection = f"demo-{self._encoder.description.fingerprint[:8]}"
         self._failures: list[SlideFailure] = []
 
     def run(self, slides_dir: Path | None, limit: int | None) -> None:
@@ -82,7 +83,6 @@ class Demo:
         with self._stages.stage("find the slides"):
             contents = self._contents(slides_dir)
             slides = few(contents.slides, limit)
-            plan = plan_of(slides)
             self._failures += contents.failures if limit is None else ()
         low, high = ShardPlan("low", range=KeyRange(0, CUT)), ShardPlan("high", range=KeyRange(CUT))
         with contextlib.ExitStack() as running:
@@ -90,10 +90,16 @@ class Demo:
                 cluster = running.enter_context(
                     LoopbackCluster(self._folder / "state", [low, high])
                 )
-                client = running.enter_context(Client(cluster.address))
             OUT.print(f"router on {cluster.address}; encoder: {self._encoder.description}")
-            self._index(client, plan)
-            searches = self._searches(client, plan)
+            with self._stages.stage(f"read and encode {len(slides)} slides (Ray)"):
+                encoded = self._encoded(slides)
+            plan = plan_of([slide for slide in slides if slide.slide.slide_id in encoded])
+            client = running.enter_context(Client(cluster.address))
+            with self._stages.stage(f"ingest {len(plan.indexed)} slides"):
+                self._ingest(client, plan, encoded)
+            with self._stages.stage("search"):
+                searches = self._searches(client, plan, encoded)
+        self._printed(searches)
         self._report(searches, slides)
         self._end()
 
@@ -122,48 +128,10 @@ class Demo:
         )
         return contents
 
-    def _index(self, client: Client, plan: Plan) -> None:
-        with self._stages.stage(f"encode and ingest {len(plan.indexed)} slides"):
-            self._forget_queries(client, plan)
-            with SlideBars("indexing", total=len(plan.indexed)) as bars:
-                report = indexed(
-                    client, COLLECTION, plan.indexed, self._encoder,
-                    watch=bars.watch, on_done=bars.done,
-                )  # fmt: skip
-            self._failures += report.failures
-        OUT.print(f"{len(report.stored)} slides stored, {len(report.unchanged)} unchanged")
-
-    def _forget_queries(self, client: Client, plan: Plan) -> None:
-        """Take back slides that an interrupted run, or one with other slides, left in the index."""
-        wanted = {slide.slide.slide_id for slide in plan.indexed}
-        if COLLECTION in {found.name for found in client.list_collections()}:
-            for stored in client.list_slides(COLLECTION):
-                if stored.slide.slide_id not in wanted:
-                    client.forget(COLLECTION, stored.slide.slide_id)
-
-    def _searches(self, client: Client, plan: Plan) -> list[Searched]:
-        known = plan.pair[0] if plan.pair else plan.indexed[0]
-        asked = [*plan.held_out, HeldOut(known, "in the index: it must find itself, at distance 0")]
-        with self._stages.stage(f"encode {len(plan.held_out)} queries"):
-            encoded = self._encoded([held.slide for held in asked])
-        with self._stages.stage("search"):
-            searches = [
-                self._search(client, encoded[held.slide.slide.slide_id], held.note)
-                for held in asked
-                if held.slide.slide.slide_id in encoded
-            ]
-            searches += self._other_way_round(client, plan, encoded)
-        table = [(search.slide.slide_id, search.result) for search in searches]
-        OUT.print(results_table(table, title="slides that look alike"))
-        for search in searches:
-            OUT.print(f"[bold]{search.slide.slide_id}[/] ({search.note})")
-            OUT.print(summary_of(search.result))
-        self._check_identity(searches, known)
-        return searches
-
     def _encoded(self, slides: Sequence[SlideToEncode]) -> dict[str, EncodedSlide]:
+        """Return the slides that could be encoded, by slide id; what is kept is not encoded again."""
         found: dict[str, EncodedSlide] = {}
-        with SlideBars("queries", total=len(slides)) as bars:
+        with SlideBars("encoding", total=len(slides)) as bars:
             for outcome in self._encoder.encoded(slides, watch=bars.watch):
                 if isinstance(outcome, SlideFailure):
                     self._failures.append(outcome)
@@ -171,12 +139,42 @@ class Demo:
                 else:
                     found[outcome.slide.slide_id] = outcome
                     bars.done(outcome.slide.slide_id, None)
+        if len(found) < 2:
+            raise BadSlide(f"{len(found)} slides could be encoded; the demonstration needs 2")
         return found
+
+    def _ingest(self, client: Client, plan: Plan, encoded: dict[str, EncodedSlide]) -> None:
+        ensured_collection(client, self._collection, self._encoder.description)
+        wanted = {slide.slide.slide_id for slide in plan.indexed}
+        for stored in client.list_slides(self._collection):
+            if stored.slide.slide_id not in wanted:  # of an interrupted run, or of other slides
+                client.forget(self._collection, stored.slide.slide_id)
+        outcomes = list(client.ingest(self._collection, [encoded[name] for name in sorted(wanted)]))
+        failed = [SlideFailure(o.slide_id, o.error.message) for o in outcomes if o.error]
+        self._failures += failed
+        n_there = sum(outcome.was_stored for outcome in outcomes)
+        OUT.print(
+            f"{len(outcomes) - len(failed)} slides in the index, {n_there} were there already"
+        )
+
+    def _searches(
+        self, client: Client, plan: Plan, encoded: dict[str, EncodedSlide]
+    ) -> list[Searched]:
+        known = plan.pair[0] if plan.pair else plan.indexed[0]
+        asked = [*plan.held_out, HeldOut(known, "in the index: it must find itself, at distance 0")]
+        searches = [
+            self._search(client, encoded[held.slide.slide.slide_id], held.note) for held in asked
+        ]
+        _check_identity(searches[-1])
+        if plan.pair is None:
+            return searches
+        inside, outside = (encoded[slide.slide.slide_id] for slide in plan.pair)
+        return [*searches, self._other_way_round(client, inside, outside)]
 
     def _search(
         self, client: Client, encoded: EncodedSlide, note: str, *, exclude: Exclusion | None = None
     ) -> Searched:
-        bound = client.definition_of(COLLECTION).max_distance
+        bound = client.definition_of(self._collection).max_distance
         query = Query(
             encoded.patches,
             encoded.fingerprint,
@@ -184,40 +182,36 @@ class Demo:
             filter_of((), exclude or Exclusion()),
             patient=encoded.slide.patient,
         )
-        result = client.search(COLLECTION, query, k=3)
+        result = client.search(self._collection, query, k=3)
         return Searched(encoded.slide, result, query.settings, query.where, note)
 
     def _other_way_round(
-        self, client: Client, plan: Plan, encoded: dict[str, EncodedSlide]
-    ) -> list[Searched]:
+        self, client: Client, inside: EncodedSlide, outside: EncodedSlide
+    ) -> Searched:
         """Ingest the pair's held-out slide, ask with its partner, and forget it again."""
-        if plan.pair is None or not {s.slide.slide_id for s in plan.pair} <= encoded.keys():
-            return []
-        inside, outside = (encoded[slide.slide.slide_id] for slide in plan.pair)
-        client.ingest_slide(COLLECTION, outside)
+        client.ingest_slide(self._collection, outside)
         try:
             note = (
                 f"the other way round: {outside.slide.slide_id} ingested, the query itself left out"
             )
             own = Exclusion.of(inside.slide, slide_itself=True)
-            return [self._search(client, inside, note, exclude=own)]
+            return self._search(client, inside, note, exclude=own)
         finally:
-            client.forget(COLLECTION, outside.slide.slide_id)
+            client.forget(self._collection, outside.slide.slide_id)
 
-    def _check_identity(self, searches: Sequence[Searched], known: SlideToEncode) -> None:
-        """Raise unless the slide that is in the index found itself first, at distance 0."""
-        slide_id = known.slide.slide_id
-        own = next((s for s in searches if s.slide.slide_id == slide_id and not s.where), None)
-        first = own.result.results[0] if own and own.result.results else None
-        if own and (first is None or first.slide.slide_id != slide_id or first.distance):
-            raise SishError(f"{slide_id} is in the index and did not find itself at distance 0")
+    def _printed(self, searches: Sequence[Searched]) -> None:
+        table = [(search.slide.slide_id, search.result) for search in searches]
+        OUT.print(results_table(table, title="slides that look alike"))
+        for search in searches:
+            OUT.print(f"[bold]{search.slide.slide_id}[/] ({search.note})")
+            OUT.print(summary_of(search.result))
 
     def _report(self, searches: Sequence[Searched], slides: Sequence[SlideToEncode]) -> None:
         files = {slide.slide.slide_id: SlideFile(slide.path, slide.mpp) for slide in slides}
         about = self._encoder.description
         settings = ReportSettings(
             title="sish demo: slides that look alike",
-            about=[("collection", COLLECTION), ("encoder", str(about))],
+            about=[("collection", self._collection), ("encoder", str(about))],
             code_bits=about.code_bits,
         )
         with self._stages.stage("write the report"), SlideFiles(files) as pictures:
@@ -231,6 +225,14 @@ class Demo:
             rows = [(failure.slide_id, failure.problem) for failure in self._failures]
             OUT.print(failures_table(rows))
         OUT.print(self._stages.table())
+
+
+def _check_identity(searched: Searched) -> None:
+    """Raise unless a slide that is in the index found itself first, at distance 0."""
+    slide_id = searched.slide.slide_id
+    first = searched.result.results[0] if searched.result.results else None
+    if first is None or first.slide.slide_id != slide_id or first.distance:
+        raise Internal(f"{slide_id} is in the index and did not find itself first, at distance 0")
 
 
 if __name__ == "__main__":
