@@ -130,7 +130,7 @@ class RayActor:
             found = _as_sish_error(str(entry.path), error)
             return EncodeFailure(entry.slide.slide_id, entry.path, found)
 
-        return _settled(self._handle.encode.remote(entry, ticket), lost)
+        return _settled(lambda: self._handle.encode.remote(entry, ticket), lost)
 
     def encode_patches(self, pixels: Pixels) -> Future[tuple[Keys, Codes]]:
         """Begin a batch of patches; the future fails with a `SishError` only."""
@@ -138,7 +138,7 @@ class RayActor:
         def lost(error: BaseException) -> tuple[Keys, Codes]:
             raise _as_sish_error("a patch", error) from error
 
-        return _settled(self._handle.encode_patches.remote(pixels), lost)
+        return _settled(lambda: self._handle.encode_patches.remote(pixels), lost)
 
     def stage(self) -> Stage | None:
         """Return how far the actor is, or None while it does not answer."""
@@ -182,18 +182,24 @@ def _as_sish_error(what: str, error: BaseException) -> SishError:
     return unexpected(what, error)
 
 
-def _settled(ref: Any, lost: Callable[[BaseException], Answer]) -> Future[Answer]:
-    """Return the future of a Ray reference, what ``lost`` makes of an error in its place."""
+def _settled(ask: Callable[[], Any], lost: Callable[[BaseException], Answer]) -> Future[Answer]:
+    """Return the future of what Ray is asked for, what ``lost`` makes of an error in its place."""
     outcome: Future[Answer] = Future()
 
-    def settle(future: Future[Any]) -> None:
-        error = future.exception()
+    def fail(error: BaseException) -> None:
         try:
-            outcome.set_result(future.result() if error is None else lost(error))
+            outcome.set_result(lost(error))
         except SishError as found:
             outcome.set_exception(found)
 
-    ref.future().add_done_callback(settle)
+    def settle(future: Future[Any]) -> None:
+        error = future.exception()
+        outcome.set_result(future.result()) if error is None else fail(error)
+
+    try:
+        ask().future().add_done_callback(settle)
+    except Exception as error:  # Ray itself is gone: it raises what it likes.
+        fail(error)
     return outcome
 
 

@@ -10,6 +10,7 @@ from sish_cluster.core.slide import Slide
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.cutting import cut_mosaic
 from sish_cluster.encoder.encoded_store import EncodedStore
+from sish_cluster.encoder.keying import KeyNetwork
 from sish_cluster.encoder.pipeline import EncodeFailure
 from sish_cluster.encoder.slide import open_slide
 from sish_cluster.testing.slides import empty_slide, one_patch_slide, slide_without_mpp
@@ -84,6 +85,15 @@ def test_what_nobody_foresaw_becomes_an_internal_failure_of_that_slide(encoder, 
 def test_patches_of_another_side_than_the_profiles_are_refused(encoder):
     with pytest.raises(BadRequest, match=r"\(n, 512, 512, 3\)"):
         encoder.encode_patches(np.zeros((1, 1024, 1024, 3), np.uint8))
+
+
+@pytest.mark.slow
+def test_the_published_profile_sees_1024_pixels_and_uses_many_codewords(patches):
+    keying = KeyNetwork("vqvae-large")
+    latents = keying.latents_of(patches[:1].repeat(2, axis=1).repeat(2, axis=2))
+    assert latents.shape == (1, 64, 64)
+    assert len(np.unique(latents)) > 40
+    assert "vqvae-large (untrained" in keying.description
 
 
 def kept(store, encoded, **changed):
