@@ -105,13 +105,22 @@ def test_a_certain_patch_counts_more_than_an_uncertain_one():
     assert [slide.slide for slide in ranked.slides] == [0, 4]
 
 
-def test_slides_seen_only_by_a_patch_that_loses_the_vote_follow_the_others():
-    certain, dissenting = [(0, 30), (2, 31), (4, 32)], [(1, 30), (0, 31), (3, 32)]
-    ranked = UncertaintyRanker().ranked(
-        patches_of([dissenting, certain]), list("abaca"), label_counts={"a": 2, "b": 2}, k=9
-    )
+def test_one_pair_much_nearer_than_usual_beats_being_first_among_far_pairs():
+    far = [(1, 150), (2, 151), (3, 152)]
+    patches = patches_of([[(0, 60), (2, 150)], far, far, far])
+    labels = ["a", "b", "a", "b"]
+    ranked = UncertaintyRanker().ranked(patches, labels, label_counts={"a": 2, "b": 2}, k=2)
+    assert [slide.slide for slide in ranked.slides] == [0, 1]
     assert ranked.predicted_label == "a"
-    assert [slide.slide for slide in ranked.slides] == [0, 2, 4, 1, 3]
+
+
+def test_far_candidates_alone_still_vote():
+    patches = patches_of([[(0, 0)] * 6, [(1, 60_000)], [(2, 60_000)]])
+    labels = ["", "a", "b"]
+    ranked = UncertaintyRanker().ranked(patches[1:], labels, label_counts={}, k=3)
+    assert ranked.votes == pytest.approx({"a": 0.5, "b": 0.5})
+    every = UncertaintyRanker().ranked(patches, labels, label_counts={}, k=3)
+    assert [slide.slide for slide in every.slides] == [0, 1, 2]
 
 
 def test_rare_labels_weigh_more_by_the_collections_counts():

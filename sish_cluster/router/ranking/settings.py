@@ -27,6 +27,10 @@ class RankingSettings:
     """The same for more candidates than this percentile, %."""
     lengths_needed: int = 3
     """Percentiles apply only with more distinct lengths than this (published)."""
+    halvings: float = 16.0
+    """Default ranking: how often a pair's say is halved between distance 0 and the query patches' mean
+    nearness; large enough that pairs as far as any two slides' hardly speak (measured: 8 is too few,
+    beyond 16 nothing changes)."""
     rrf_constant: float = 60.0
     """Added to every rank in reciprocal-rank fusion: the constant of the method's paper (Cormack,
     Clarke and Büttcher 2009), which keeps one lucky first place from deciding."""
@@ -42,8 +46,8 @@ class RankingSettings:
                 "ranking needs 0 <= low_percentile <= high_percentile <= 100;"
                 f" found {self.low_percentile} and {self.high_percentile}"
             )
-        if self.weight_scale <= 0 or self.rrf_constant < 0:
+        if self.weight_scale <= 0 or self.halvings <= 0 or self.rrf_constant < 0:
             raise BadRequest(
-                "ranking needs weight_scale > 0 and rrf_constant >= 0;"
-                f" found {self.weight_scale} and {self.rrf_constant}"
+                "ranking needs weight_scale > 0, halvings > 0 and rrf_constant >= 0;"
+                f" found {self.weight_scale}, {self.halvings} and {self.rrf_constant}"
             )
