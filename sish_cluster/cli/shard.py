@@ -17,6 +17,7 @@ from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.server import shard_server
 from sish_cluster.shard.settings import SMALLEST_MAP_BYTES, ShardSettings
 from sish_cluster.shard.shard import Shard
+from sish_cluster.shard.warming import warm_kernels
 from sish_cluster.wire.serving import ServingSettings, serve
 
 _UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
@@ -106,6 +107,7 @@ def serve_shard(
         map_bytes=map_size,
     )
     with Shard(settings) as opened:
+        warm_kernels()
         asyncio.run(_served(opened, ServingSettings(listen=listen, port_file=port_file)))
 
 

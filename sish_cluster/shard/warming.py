@@ -1,0 +1,48 @@
+"""Warming: every kernel runs once before a server says it is ready.
+
+Kernels are compiled at their first call and loaded from a disk cache later; on a new machine that takes
+longer than a search's deadline, so it happens before the first caller comes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sish_cluster.core.clock import NEVER_CANCELLED
+from sish_cluster.core.query import Mode, SearchSettings
+from sish_cluster.shard.index import PostingIndex
+
+_CODE_BYTES = 128
+_MODES = (Mode.EXACT, Mode.GUIDED, Mode.SISH)
+
+
+def warm_kernels() -> None:
+    """Insert, forget, compact and search a handful of postings in every mode, then drop them."""
+    index = PostingIndex(_CODE_BYTES)
+    keys = np.arange(4, dtype=np.uint64)
+    codes = np.zeros((4, _CODE_BYTES), np.uint8)
+    for ordinal in range(2):
+        index.insert(
+            keys=keys + np.uint64(ordinal),
+            codes=codes,
+            ordinals=np.full(4, ordinal, np.uint32),
+            numbers=np.arange(4, dtype=np.uint32),
+            corners=np.zeros((4, 2), np.int32),
+        )
+    eligible = np.ones(2, bool)
+    snapshot = index.snapshot()
+    for mode in _MODES:
+        for mergeable in (False, True):
+            snapshot.search(
+                keys,
+                codes,
+                SearchSettings(mode=mode),
+                eligible=eligible,
+                slide_ids_of=lambda ordinals: [str(ordinal) for ordinal in ordinals.tolist()],
+                mergeable=mergeable,
+                cancellation=NEVER_CANCELLED,
+            )
+    snapshot.range_rows(0, 8, eligible=eligible, limit=8, after=None)
+    snapshot.neighbours(2, n_below=1, n_above=1, eligible=eligible)
+    index.forget(np.zeros(1, np.uint32))
+    index.compact()
