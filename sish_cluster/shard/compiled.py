@@ -24,6 +24,7 @@ KERNEL_FILES = (
     "veb_levels.py",
     "veb_kernels.py",
     "layout.py",
+    "cursors.py",
     "walk.py",
     "exact.py",
 )

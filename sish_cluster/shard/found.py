@@ -70,11 +70,11 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """Rows as kernels found them, before they have an order; see `layout.Sink`."""
+    """Rows as kernels found them, before they have an order; see `layout.HIT_WORDS`."""
 
-    patches: npt.NDArray[np.int32]
-    groups: npt.NDArray[np.int32]
-    distances: npt.NDArray[np.int32]
+    patches: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.int64]
     places: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -84,7 +84,7 @@ class Hits:
         """Return the hits at ``chosen`` (indices or mask)."""
         return Hits(*(column[chosen] for column in self.columns()))
 
-    def columns(self) -> tuple[npt.NDArray[np.int32 | np.int64], ...]:
+    def columns(self) -> tuple[npt.NDArray[np.int64], ...]:
         """Return the four columns."""
         return (self.patches, self.groups, self.distances, self.places)
 
@@ -92,8 +92,8 @@ class Hits:
     def joined(cls, parts: Sequence[Hits]) -> Hits:
         """Return all hits of several."""
         if not parts:
-            empty = np.zeros(0, np.int32)
-            return cls(empty, empty, empty, np.zeros(0, np.int64))
+            empty = np.zeros(0, np.int64)
+            return cls(empty, empty, empty, empty)
         return cls(
             *(
                 np.concatenate(columns)
@@ -134,13 +134,13 @@ class Posted:
 
 def ordered_by_distance(posted: Posted, slide_ids_of: SlideIdsOf) -> Posted:
     """Return rows ordered by (patch, distance, slide id, patch number)."""
-    runs = (posted.hits.patches.astype(np.int64) << 32) | posted.hits.distances
+    runs = (posted.hits.patches << 32) | posted.hits.distances
     return posted.taken(_order_within(runs, posted, slide_ids_of))
 
 
 def ordered_as_published(posted: Posted, slide_ids_of: SlideIdsOf) -> Posted:
     """Return one row per acceptance, ordered by (patch, distance, acceptance)."""
-    runs = (posted.hits.patches.astype(np.int64) << 32) | posted.hits.groups
+    runs = (posted.hits.patches << 32) | posted.hits.groups
     firsts = _first_of_each(runs, posted, slide_ids_of)
     hits = firsts.hits
     return firsts.taken(np.lexsort((hits.groups, hits.distances, hits.patches)))

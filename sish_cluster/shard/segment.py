@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sish_cluster.core.errors import Corrupt
 from sish_cluster.core.key import UNIVERSE, Keys
-from sish_cluster.shard.layout import BLOCK_ROWS, HEAD_WORDS
+from sish_cluster.shard.layout import BLOCK_ROWS, FULL_HEAD
 from sish_cluster.shard.veb import VebTree
 from sish_cluster.shard.words import aligned_empty
 
@@ -128,7 +128,7 @@ def segment_of(
     signed = np.ascontiguousarray(keys).view(np.int64)
     words = np.ascontiguousarray(codes).view(np.int64)
     order = _sorting_order(signed)
-    n_head = min(HEAD_WORDS, words.shape[1])
+    n_head = min(FULL_HEAD, words.shape[1])
     ordered = np.ascontiguousarray(signed) if order is None else signed[order]
     return Segment(
         keys=ordered.copy() if order is None else ordered,

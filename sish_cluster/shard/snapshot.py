@@ -18,8 +18,9 @@ from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard import found as order
 from sish_cluster.shard.found import Found, Hits, Posted, Rows, SlideIdsOf
 from sish_cluster.shard.key_pages import KeyPages
-from sish_cluster.shard.search import Outcome, Scope, scanned, task_of, walked
+from sish_cluster.shard.search import Outcome, scanned, walked
 from sish_cluster.shard.segment import Segment, merged
+from sish_cluster.shard.task import Scope, Task
 
 SELECTIVE = 8
 """Where at most one posting in this many is eligible, the eligible ones are copied out before a search,
@@ -93,7 +94,7 @@ class Snapshot:
         mode = Mode.GUIDED if mergeable and settings.mode is Mode.SISH else settings.mode
         if mode is Mode.GUIDED and _is_everything(scope, settings.max_steps):
             mode = Mode.EXACT
-        task = task_of(scope, checked_keys(keys), codes, settings)
+        task = Task(scope, checked_keys(keys), codes, settings)
         if scope.n_eligible == 0 or len(keys) == 0:
             outcome = _nothing(len(keys))
         elif mode is Mode.EXACT:

@@ -14,288 +14,261 @@ SISH, "Guided search algorithm"; the project's specification of the algorithms, 
 
 from __future__ import annotations
 
-from typing import Any
-
 from sish_cluster.shard.compiled import inner, kernel
-from sish_cluster.shard.layout import (
-    N_ROWS,
-    ROW_BITS,
-    bounded_distance,
-    first_row_from,
-    is_eligible_row,
-    key_at,
+from sish_cluster.shard.cursors import (
+    BACKWARD,
+    FORWARD,
+    HIGH,
+    LOW,
+    add_spans,
+    cursor,
+    eligible_rows,
+    join_spans,
+    nearest_key,
+    place_cursors,
+    reach,
+    rows_covered,
+    set_cursor,
 )
-from sish_cluster.shard.words import mixed_bits
-
-BACKWARD, FORWARD = 0, 1
-"""Directions of a walk."""
-
-_FIRST, _PAST, _LOW, _HIGH = 0, 1, 2, 3
-N_CURSORS = 4
-"""Rows of the cursors: where the seed's key starts and ends in each segment, and how far its walks came.
-One more row holds the published walk's state."""
+from sish_cluster.shard.layout import (
+    ACCEPTED,
+    ACCEPTED_SIZE,
+    COUNTS,
+    FULL_HEAD,
+    HEAD_WORDS,
+    HEADS,
+    HIT_CAPACITY,
+    KEYS,
+    MAX_DISTANCE,
+    MAX_STEPS,
+    N_ACCEPTED,
+    N_ROWS,
+    N_SEGMENTS,
+    QUERY_HEADS,
+    QUERY_KEYS,
+    SEEDS_PER_SIDE,
+    SPAN_WORDS,
+    SPANS,
+    STRIDE,
+    bounded_distance,
+    field,
+    is_eligible_row,
+    keep_hit,
+    six_apart,
+)
+from sish_cluster.shard.words import mixed_bits, put_word, word_at
 
 
 @inner
-def place_cursors(task: Any, cursors: Any, seed: int) -> None:
-    """Set every segment's cursors to a seed: no step taken."""
-    for s in range(task.segments.shape[0]):
-        first = first_row_from(task.segments, s, seed)
-        past = first
-        while past < task.segments[s, N_ROWS] and key_at(task.segments, s, past) == seed:
-            past += 1
-        cursors[_FIRST, s] = cursors[_LOW, s] = first
-        cursors[_PAST, s] = cursors[_HIGH, s] = past
+def may_be_near(task: int, patch: int, s: int, row: int, bound: int) -> bool:
+    """Whether a row's code can be within the bound, judged by six words; most rows end here."""
+    if word_at(task, HEAD_WORDS) != FULL_HEAD:
+        return True
+    query = word_at(task, QUERY_HEADS) + 8 * FULL_HEAD * patch
+    return six_apart(field(task, s, HEADS) + 8 * FULL_HEAD * row, query) <= bound
 
 
 @inner
-def nearest_key(task: Any, cursors: Any, way: int) -> int:
-    """Return the next key of a walk over all segments, or -1 at the end."""
-    nearest = -1
-    for s in range(task.segments.shape[0]):
-        row = cursors[_LOW, s] - 1 if way == BACKWARD else cursors[_HIGH, s]
-        if row < 0 or row >= task.segments[s, N_ROWS]:
+def scan_span(task: int, patch: int, span: int, at: int) -> int:
+    """Keep every eligible row of a span within the bound; return the new end of the hits."""
+    s, bound = word_at(span, 0), word_at(task, MAX_DISTANCE)
+    for row in range(word_at(span, 1), word_at(span, 2)):
+        if not may_be_near(task, patch, s, row, bound):
             continue
-        key = key_at(task.segments, s, row)
-        if nearest < 0 or (key > nearest if way == BACKWARD else key < nearest):
-            nearest = key
-    return nearest
-
-
-@inner
-def step_over(task: Any, cursors: Any, way: int, key: int) -> int:
-    """Move every cursor past a key; return 1 when an eligible posting was there, else 0."""
-    any_eligible = 0
-    for s in range(task.segments.shape[0]):
-        if way == BACKWARD:
-            row = cursors[_LOW, s] - 1
-            while row >= 0 and key_at(task.segments, s, row) == key:
-                any_eligible |= is_eligible_row(task, s, row)
-                row -= 1
-            cursors[_LOW, s] = row + 1
-        else:
-            row = cursors[_HIGH, s]
-            while row < task.segments[s, N_ROWS] and key_at(task.segments, s, row) == key:
-                any_eligible |= is_eligible_row(task, s, row)
-                row += 1
-            cursors[_HIGH, s] = row
-    return any_eligible
-
-
-@inner
-def reach(task: Any, cursors: Any, way: int) -> None:
-    """Walk ``max_steps`` eligible keys one way."""
-    steps = 0
-    while steps < task.max_steps:
-        key = nearest_key(task, cursors, way)
-        if key < 0:
-            return
-        steps += step_over(task, cursors, way, key)
-
-
-@inner
-def add_spans(task: Any, cursors: Any, spans: Any, n_spans: int, is_query_key: int) -> int:
-    """Add the rows covered around a seed: both sides, and the seed's own key when it is the query's."""
-    for s in range(task.segments.shape[0]):
-        low, high = cursors[_LOW, s], cursors[_HIGH, s]
-        if is_query_key:
-            n_spans = add_span(spans, n_spans, s, low, high)
-        else:
-            n_spans = add_span(spans, n_spans, s, low, cursors[_FIRST, s])
-            n_spans = add_span(spans, n_spans, s, cursors[_PAST, s], high)
-    return n_spans
-
-
-@inner
-def add_span(spans: Any, n_spans: int, s: int, start: int, end: int) -> int:
-    """Add a span unless it is empty, keeping spans ordered by segment and start."""
-    if start >= end:
-        return n_spans
-    at = n_spans
-    while at > 0 and (spans[at - 1, 0] > s or (spans[at - 1, 0] == s and spans[at - 1, 1] > start)):
-        for column in range(3):
-            spans[at, column] = spans[at - 1, column]
-        at -= 1
-    spans[at, 0], spans[at, 1], spans[at, 2] = s, start, end
-    return n_spans + 1
-
-
-@inner
-def join_spans(spans: Any, n_spans: int) -> int:
-    """Join overlapping ordered spans; return how many are left."""
-    n = 0
-    for i in range(n_spans):
-        if n > 0 and spans[n - 1, 0] == spans[i, 0] and spans[i, 1] <= spans[n - 1, 2]:
-            spans[n - 1, 2] = max(spans[n - 1, 2], spans[i, 2])
-            continue
-        for column in range(3):
-            spans[n, column] = spans[i, column]
-        n += 1
-    return n
-
-
-@inner
-def eligible_rows(task: Any, spans: Any, n_spans: int) -> int:
-    """Return how many rows of joined spans are eligible."""
-    n = 0
-    for i in range(n_spans):
-        if task.all_eligible:
-            n += spans[i, 2] - spans[i, 1]
-            continue
-        for row in range(spans[i, 1], spans[i, 2]):
-            n += is_eligible_row(task, spans[i, 0], row)
-    return n
-
-
-@inner
-def keep_row(sink: Any, at: int, patch: int, place: int, distance: int) -> None:
-    """Write one row found."""
-    sink.patches[at] = patch
-    sink.places[at] = place
-    sink.distances[at] = distance
-
-
-@inner
-def scan_span(task: Any, sink: Any, patch: int, span: Any, at: int) -> int:
-    """Keep every eligible row of a span within the bound; return the new end of the sink."""
-    s = span[0]
-    for row in range(span[1], span[2]):
-        distance = bounded_distance(task, patch, s, row, task.max_distance)
-        if distance <= task.max_distance and is_eligible_row(task, s, row):
-            keep_row(sink, at, patch, (s << ROW_BITS) | row, distance)
+        distance = bounded_distance(task, patch, s, row, bound)
+        if distance <= bound and is_eligible_row(task, s, row):
+            keep_hit(task, at, (patch, 0, s, row, distance))
             at += 1
     return at
 
 
-@kernel
-def guided(task: Any, sink: Any, chosen: Any, cursors: Any, progress: Any) -> None:
-    """Search the patches ``chosen[progress[0]:]``.
+@inner
+def finish_patch(task: int, patch: int, progress: int, spans: int, n_spans: int) -> None:
+    """Count what a patch examined and go on to the next."""
+    put_word(word_at(task, COUNTS), patch, eligible_rows(task, spans, n_spans))
+    put_word(progress, 0, word_at(progress, 0) + 1)
+    put_word(progress, 2, word_at(progress, 2) + n_spans)
 
-    ``progress`` is (patches done, rows in the sink, spans in the sink, rows wanted): it stops before a
-    patch whose rows might not fit, asking for more.
+
+@kernel
+def guided(task: int, chosen: int, n_chosen: int, progress: int) -> None:
+    """Search the patches numbered at ``chosen``, from ``progress[0]`` on.
+
+    ``progress`` is (patches done, hits, spans, hits wanted): it stops before a patch whose hits might
+    not fit, asking for more.
     """
-    while progress[0] < chosen.size:
-        patch = chosen[progress[0]]
-        at, first_span = progress[1], progress[2]
-        spans = sink.spans[first_span:]
+    while word_at(progress, 0) < n_chosen:
+        patch = word_at(chosen, word_at(progress, 0))
+        at = word_at(progress, 1)
+        spans = word_at(task, SPANS) + 8 * SPAN_WORDS * word_at(progress, 2)
         n_spans = 0
-        for m in range(1 - task.seeds_per_side, task.seeds_per_side):
-            place_cursors(task, cursors, task.keys[patch] + m * task.stride)
-            reach(task, cursors, BACKWARD)
-            reach(task, cursors, FORWARD)
-            n_spans = add_spans(task, cursors, spans, n_spans, 1 if m == 0 else 0)
+        for m in range(1 - word_at(task, SEEDS_PER_SIDE), word_at(task, SEEDS_PER_SIDE)):
+            place_cursors(
+                task, word_at(word_at(task, QUERY_KEYS), patch) + m * word_at(task, STRIDE)
+            )
+            reach(task, BACKWARD)
+            reach(task, FORWARD)
+            n_spans = add_spans(task, spans, n_spans, 1 if m == 0 else 0)
         n_spans = join_spans(spans, n_spans)
-        n_rows = 0
-        for i in range(n_spans):
-            n_rows += spans[i, 2] - spans[i, 1]
-        if at + n_rows > sink.places.size:
-            progress[3] = at + n_rows
+        wanted = at + rows_covered(spans, n_spans)
+        if wanted > word_at(task, HIT_CAPACITY):
+            put_word(progress, 3, wanted)
             return
         for i in range(n_spans):
-            at = scan_span(task, sink, patch, spans[i], at)
-        sink.counts[patch] = eligible_rows(task, spans, n_spans)
-        progress[0] += 1
-        progress[1] = at
-        progress[2] = first_span + n_spans
+            at = scan_span(task, patch, spans + 8 * SPAN_WORDS * i, at)
+        put_word(progress, 1, at)
+        finish_patch(task, patch, progress, spans, n_spans)
 
 
 @inner
-def was_accepted(accepted: Any, key: int) -> int:
-    """Return -1 when a key is in the set of accepted keys, else the slot where it would go."""
-    slot = mixed_bits(key) & (accepted.size - 1)
-    while accepted[slot] != 0:
-        if accepted[slot] == key + 1:
+def slot_for(task: int, key: int) -> int:
+    """Return -1 when a key is accepted already, else its empty slot in the set of accepted keys."""
+    accepted, last = word_at(task, ACCEPTED), word_at(task, ACCEPTED_SIZE) - 1
+    if word_at(task, N_ACCEPTED) == 0:
+        return mixed_bits(key) & last
+    slot = mixed_bits(key) & last
+    while word_at(accepted, slot) != 0:
+        if word_at(accepted, slot) == key + 1:
             return -1
-        slot = (slot + 1) & (accepted.size - 1)
+        slot = (slot + 1) & last
     return slot
 
 
 @inner
-def look_at(task: Any, sink: Any, cursors: Any, ends: Any, found: Any) -> int:
-    """Keep the nearest eligible postings of one key (all of an equal distance); return the sink's end.
+def nearer(
+    task: int, patch: int, place: tuple[int, int], nearest: int, ends: tuple[int, int]
+) -> tuple[int, int]:
+    """Look at one posting of a key at ``place`` = (segment, row).
 
-    ``ends`` is (patch, way, key, end of the sink); ``found`` gets whether an eligible posting was there.
+    Return the key's nearest distance and the end of the hits; ``ends`` is where the key's hits start and
+    end. All postings of an equal nearest distance are kept.
     """
-    patch, way, key, first = ends
-    at = first
-    nearest = task.max_distance
-    found[0] = 0
-    for s in range(task.segments.shape[0]):
-        row = cursors[_LOW, s] - 1 if way == BACKWARD else cursors[_HIGH, s]
-        while row >= 0 and row < task.segments[s, N_ROWS] and key_at(task.segments, s, row) == key:
-            if is_eligible_row(task, s, row):
-                found[0] = 1
-                distance = bounded_distance(task, patch, s, row, nearest)
-                if distance < nearest:
-                    nearest, at = distance, first
-                if distance == nearest and at < sink.places.size:
-                    keep_row(sink, at, patch, (s << ROW_BITS) | row, distance)
-                    at += 1
-            row += -1 if way == BACKWARD else 1
-        if way == BACKWARD:
-            cursors[_LOW, s] = row + 1
-        else:
-            cursors[_HIGH, s] = row
-    return at
+    s, row = place
+    first, at = ends
+    if not may_be_near(task, patch, s, row, nearest):
+        return nearest, at
+    distance = bounded_distance(task, patch, s, row, nearest)
+    if distance > nearest:
+        return nearest, at
+    if distance < nearest:
+        at = first
+    if at < word_at(task, HIT_CAPACITY):
+        keep_hit(task, at, (patch, word_at(task, N_ACCEPTED), s, row, distance))
+        at += 1
+    return distance, at
 
 
 @inner
-def published_walk(task: Any, sink: Any, cursors: Any, accepted: Any, ends: Any, state: Any) -> int:
-    """Walk one way from a seed; ``ends`` is (patch, way, end of the sink). Return the sink's end.
+def look_at(task: int, patch: int, way: int, key: int, first: int) -> tuple[int, int]:
+    """Keep the nearest eligible postings of one key, and move every cursor past it.
 
-    ``state`` is (acceptances of this patch, scratch).
+    Return the end of the hits, and 1 when an eligible posting was there, else 0.
     """
-    patch, way, at = ends
+    at, nearest, was_there = first, word_at(task, MAX_DISTANCE), 0
+    for s in range(word_at(task, N_SEGMENTS)):
+        keys, n_rows = field(task, s, KEYS), field(task, s, N_ROWS)
+        row = cursor(task, LOW, s) - 1 if way == BACKWARD else cursor(task, HIGH, s)
+        while row >= 0 and row < n_rows and word_at(keys, row) == key:
+            if is_eligible_row(task, s, row):
+                was_there = 1
+                nearest, at = nearer(task, patch, (s, row), nearest, (first, at))
+            row += -1 if way == BACKWARD else 1
+        set_cursor(task, LOW if way == BACKWARD else HIGH, s, row + 1 if way == BACKWARD else row)
+    return at, was_there
+
+
+@inner
+def accept(task: int, slot: int, key: int) -> None:
+    """Put a key into its slot of the set of accepted keys."""
+    accepted, n_accepted = word_at(task, ACCEPTED), word_at(task, N_ACCEPTED)
+    put_word(accepted, slot, key + 1)
+    put_word(accepted, word_at(task, ACCEPTED_SIZE) + n_accepted, slot)
+    put_word(task, N_ACCEPTED, n_accepted + 1)
+
+
+@inner
+def published_walk(task: int, patch: int, way: int, at: int) -> int:
+    """Walk one way from a seed over several segments; return the end of the hits."""
     steps = 0
-    while steps < task.max_steps and at < sink.places.size:
-        key = nearest_key(task, cursors, way)
+    while steps < word_at(task, MAX_STEPS) and at < word_at(task, HIT_CAPACITY):
+        key = nearest_key(task, way)
         if key < 0:
             return at
-        slot = was_accepted(accepted, key)
+        slot = slot_for(task, key)
         if slot < 0:
             return at
-        end = look_at(task, sink, cursors, (patch, way, key, at), state[1:])
-        steps += state[1]
+        end, was_there = look_at(task, patch, way, key, at)
+        steps += was_there
         if end > at:
-            for i in range(at, end):
-                sink.groups[i] = state[0]
-            state[0] += 1
-            accepted[slot] = key + 1
+            accept(task, slot, key)
         at = end
     return at
 
 
+@inner
+def published_walk_alone(task: int, patch: int, way: int, at: int) -> int:
+    """Walk one way from a seed over the one segment there is: the same, with its row at hand."""
+    keys, n_rows, left = field(task, 0, KEYS), field(task, 0, N_ROWS), word_at(task, MAX_STEPS)
+    row = cursor(task, LOW, 0) - 1 if way == BACKWARD else cursor(task, HIGH, 0)
+    stride = -1 if way == BACKWARD else 1
+    while left > 0 and row >= 0 and row < n_rows and at < word_at(task, HIT_CAPACITY):
+        key = word_at(keys, row)
+        slot = slot_for(task, key)
+        if slot < 0:
+            break
+        first, nearest, was_there = at, word_at(task, MAX_DISTANCE), 0
+        while row >= 0 and row < n_rows and word_at(keys, row) == key:
+            if is_eligible_row(task, 0, row):
+                was_there = 1
+                nearest, at = nearer(task, patch, (0, row), nearest, (first, at))
+            row += stride
+        left -= was_there
+        if at > first:
+            accept(task, slot, key)
+    set_cursor(task, LOW if way == BACKWARD else HIGH, 0, row + 1 if way == BACKWARD else row)
+    return at
+
+
+@inner
+def forget_accepted(task: int) -> None:
+    """Empty the set of accepted keys."""
+    accepted = word_at(task, ACCEPTED)
+    slots = accepted + 8 * word_at(task, ACCEPTED_SIZE)
+    for i in range(word_at(task, N_ACCEPTED)):
+        put_word(accepted, word_at(slots, i), 0)
+    put_word(task, N_ACCEPTED, 0)
+
+
 @kernel
-def published(
-    task: Any, sink: Any, chosen: Any, cursors: Any, progress: Any, accepted: Any
-) -> None:
-    """Search the patches ``chosen[progress[0]:]`` as published; ``progress`` as in `guided`.
+def published(task: int, chosen: int, n_chosen: int, progress: int) -> None:
+    """Search the patches numbered at ``chosen`` as published; ``progress`` as in `guided`.
 
     The published walk visits the query key's own seed twice. Its second visit can accept nothing: it
     meets the same keys in the same order, each one looked at before, until the first one accepted.
-    So it is left out. ``accepted`` is a zeroed hash set, its size a power of two above twice the sink's.
+    So it is left out. The set of accepted keys has a power of two of slots, more than twice the hits.
     """
-    state = cursors[N_CURSORS]
-    while progress[0] < chosen.size:
-        patch = chosen[progress[0]]
-        at, first_span = progress[1], progress[2]
-        spans = sink.spans[first_span:]
+    seeds_per_side = word_at(task, SEEDS_PER_SIDE)
+    while word_at(progress, 0) < n_chosen:
+        patch = word_at(chosen, word_at(progress, 0))
+        at = word_at(progress, 1)
+        spans = word_at(task, SPANS) + 8 * SPAN_WORDS * word_at(progress, 2)
         n_spans = 0
-        state[0] = 0
-        accepted[:] = 0
-        for i in range(2 * task.seeds_per_side):
-            if i == task.seeds_per_side:
+        forget_accepted(task)
+        for i in range(2 * seeds_per_side):
+            if i == seeds_per_side:
                 continue
-            m = -i if i < task.seeds_per_side else i - task.seeds_per_side
-            place_cursors(task, cursors, task.keys[patch] + m * task.stride)
+            m = -i if i < seeds_per_side else i - seeds_per_side
+            place_cursors(
+                task, word_at(word_at(task, QUERY_KEYS), patch) + m * word_at(task, STRIDE)
+            )
             for way in range(2):
-                at = published_walk(task, sink, cursors, accepted, (patch, way, at), state)
-            n_spans = add_spans(task, cursors, spans, n_spans, 0)
-        if at >= sink.places.size:
-            progress[3] = 2 * sink.places.size
+                if word_at(task, N_SEGMENTS) == 1:
+                    at = published_walk_alone(task, patch, way, at)
+                else:
+                    at = published_walk(task, patch, way, at)
+            n_spans = add_spans(task, spans, n_spans, 0)
+        if at >= word_at(task, HIT_CAPACITY):
+            put_word(progress, 3, 2 * at)
             return
-        n_spans = join_spans(spans, n_spans)
-        sink.counts[patch] = eligible_rows(task, spans, n_spans)
-        progress[0] += 1
-        progress[1] = at
-        progress[2] = first_span + n_spans
+        put_word(progress, 1, at)
+        finish_patch(task, patch, progress, spans, join_spans(spans, n_spans))

@@ -90,6 +90,16 @@ def half_at(_context: Any, address: Any, index: Any) -> Any:
 
 
 @_operation
+def byte_at(_context: Any, address: Any, index: Any) -> Any:
+    """Return the byte at ``address + index``, as int64."""
+
+    def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        return builder.zext(builder.load(_pointer(builder, args, ir.IntType(8))), _I64)
+
+    return types.int64(types.int64, types.int64), build
+
+
+@_operation
 def put_word(_context: Any, address: Any, index: Any, word: Any) -> Any:
     """Store an int64 at ``address + 8 * index``."""
 

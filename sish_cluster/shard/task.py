@@ -1,0 +1,150 @@
+"""A search as the kernels read it: one block of whole numbers, and the arrays behind its addresses."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from sish_cluster.core.key import COARSE_UNIT, Keys
+from sish_cluster.core.query import SearchSettings
+from sish_cluster.shard import layout
+from sish_cluster.shard.cursors import N_CURSORS
+from sish_cluster.shard.found import Hits
+from sish_cluster.shard.segment import Segment
+
+Words = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Scope:
+    """What is searched: segments, one byte per ordinal (1 = eligible), how many postings are eligible."""
+
+    segments: Sequence[Segment]
+    is_eligible: npt.NDArray[np.uint8]
+    all_eligible: bool
+    n_eligible: int
+
+
+class Task:
+    """One search's numbers and addresses; keeps alive whatever they point at.
+
+    Parameters
+    ----------
+    scope
+        What is searched.
+    keys, codes
+        The query patches: uint64 (n,) and uint8 (n, code_bytes).
+    settings
+        The search's bounds.
+    """
+
+    def __init__(
+        self, scope: Scope, keys: Keys, codes: npt.NDArray[np.uint8], settings: SearchSettings
+    ) -> None:
+        words = np.ascontiguousarray(codes).view(np.int64)
+        n_head = min(layout.FULL_HEAD, words.shape[1])
+        fields = [segment.fields for segment in scope.segments]
+        self._scope = scope
+        self._settings = settings
+        self.table: Words = np.array(fields, np.int64).reshape(-1, layout.N_FIELDS)
+        self.keys: Words = np.ascontiguousarray(keys).view(np.int64)
+        self._heads: Words = np.ascontiguousarray(words[:, :n_head])
+        self._tails: Words = np.ascontiguousarray(words[:, n_head:])
+        self._fill()
+
+    def _fill(self) -> None:
+        """Write the block anew, without buffers for results."""
+        n_patches = len(self.keys)
+        self.bounds: Words = np.full(n_patches, self._settings.max_distance, np.int64)
+        self.counts: Words = np.zeros(n_patches, np.int64)
+        self._block: Words = np.zeros(layout.N_TASK, np.int64)
+        scope, settings = self._scope, self._settings
+        for name, value in (
+            (layout.SEGMENTS, self.table.ctypes.data),
+            (layout.N_SEGMENTS, len(self.table)),
+            (layout.QUERY_KEYS, self.keys.ctypes.data),
+            (layout.QUERY_HEADS, self._heads.ctypes.data),
+            (layout.QUERY_TAILS, self._tails.ctypes.data),
+            (layout.HEAD_WORDS, self._heads.shape[1]),
+            (layout.TAIL_WORDS, self._tails.shape[1]),
+            (layout.N_PATCHES, n_patches),
+            (layout.ELIGIBLE, scope.is_eligible.ctypes.data),
+            (layout.ALL_ELIGIBLE, int(scope.all_eligible)),
+            (layout.SEEDS_PER_SIDE, settings.seeds_per_side),
+            (layout.STRIDE, settings.seed_spacing * COARSE_UNIT),
+            (layout.MAX_STEPS, settings.max_steps),
+            (layout.MAX_DISTANCE, settings.max_distance),
+            (layout.BOUNDS, self.bounds.ctypes.data),
+            (layout.COUNTS, self.counts.ctypes.data),
+        ):
+            self._block[name] = value
+
+    @property
+    def address(self) -> int:
+        """Address of the block, for kernels."""
+        return int(self._block.ctypes.data)
+
+    @property
+    def hit_capacity(self) -> int:
+        """Hits a kernel can write."""
+        return int(self._block[layout.HIT_CAPACITY])
+
+    def part(self, patches: slice) -> Task:
+        """Return the task of some patches, with bounds and counts of its own."""
+        task = copy.copy(self)
+        task.keys, task._heads = self.keys[patches], self._heads[patches]
+        task._tails = self._tails[patches]
+        task._fill()
+        return task
+
+    def for_scans(self, capacity: int) -> Task:
+        """Return this task with a buffer for hits of its own; the bounds are shared."""
+        task = copy.copy(self)
+        task._block = self._block.copy()
+        task._hold_hits(capacity)
+        return task
+
+    def for_walks(self, n_patches: int, capacity: int) -> Task:
+        """Return this task with buffers of its own for walks of ``n_patches`` at a time."""
+        task = self.for_scans(capacity)
+        n_segments = len(self.table)
+        most_spans = n_patches * 4 * self._settings.seeds_per_side * n_segments
+        task.spans = np.empty((most_spans, layout.SPAN_WORDS), np.int64)
+        task._cursors = np.zeros((n_segments, N_CURSORS), np.int64)
+        task._block[layout.SPANS] = task.spans.ctypes.data
+        task._block[layout.CURSORS] = task._cursors.ctypes.data
+        task.hold(capacity)
+        return task
+
+    def hold(self, capacity: int) -> None:
+        """Make room for this many hits, for a set of as many accepted keys, and for their slots."""
+        self._hold_hits(capacity)
+        n_slots = 1 << (2 * capacity).bit_length()
+        self._accepted: Words = np.zeros(n_slots + capacity, np.int64)
+        self._block[layout.ACCEPTED] = self._accepted.ctypes.data
+        self._block[layout.ACCEPTED_SIZE] = n_slots
+        self._block[layout.N_ACCEPTED] = 0
+
+    def _hold_hits(self, capacity: int) -> None:
+        self._hits: Words = np.empty((capacity, layout.HIT_WORDS), np.int64)
+        self._block[layout.HITS] = self._hits.ctypes.data
+        self._block[layout.HIT_CAPACITY] = capacity
+
+    def hits(self, n: int) -> Hits:
+        """Return a copy of the first ``n`` hits written."""
+        written = self._hits[:n]
+        return Hits(
+            patches=written[:, 0] >> 32,
+            groups=written[:, 0] & 0xFFFFFFFF,
+            distances=written[:, 2].copy(),
+            places=written[:, 1].copy(),
+        )
+
+    spans: Words
+    """Spans written by walks, int64 (capacity, 3)."""
+
+    _cursors: Words
