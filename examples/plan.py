@@ -10,9 +10,6 @@ from pathlib import Path
 from sish_cluster.core.slide import Slide
 from sish_cluster.local.encoding import SlideToEncode
 
-MOST_QUERIES = 3
-"""Slides kept back: one of each kind below."""
-
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
@@ -53,22 +50,25 @@ def plan_of(slides: Sequence[SlideToEncode]) -> Plan:
     The kinds: a slide whose patient has another, a slide whose site another patient has, and a slide
     whose site nobody else has.
     """
-    held_out: list[HeldOut] = []
-    rest = list(slides)
-    for chosen, note in ((_of_same_patient, _SAME_PATIENT), (_of_same_site, _SAME_SITE),
-                         (_without_relative, _NO_RELATIVE)):  # fmt: skip
-        found = chosen(rest)
-        if found is not None and len(rest) > 2 and len(held_out) < MOST_QUERIES:
-            rest.remove(found)
-            held_out.append(HeldOut(found, note))
-    if not held_out and len(rest) > 1:
-        held_out.append(HeldOut(rest.pop(), _NO_RELATIVE))
-    return Plan(rest, held_out)
+    kinds = {
+        _SAME_PATIENT: _of_same_patient(slides),
+        _SAME_SITE: _of_same_site(slides),
+        _NO_RELATIVE: _without_relative(slides),
+    }
+    held_out: dict[str, HeldOut] = {}
+    for note, found in kinds.items():
+        if found is not None and len(slides) - len(held_out) > 2:
+            held_out.setdefault(found.slide.slide_id, HeldOut(found, note))
+    if not held_out and len(slides) > 1:
+        held_out[slides[-1].slide.slide_id] = HeldOut(slides[-1], _ANY)
+    rest = [slide for slide in slides if slide.slide.slide_id not in held_out]
+    return Plan(rest, list(held_out.values()))
 
 
 _SAME_PATIENT = "not in the index; another slide of the same patient is"
 _SAME_SITE = "not in the index; its organ is, from another patient"
 _NO_RELATIVE = "not in the index, nor is any slide of its organ: the nearest is only the nearest"
+_ANY = "not in the index"
 
 
 def few(slides: Sequence[SlideToEncode], limit: int | None) -> list[SlideToEncode]:

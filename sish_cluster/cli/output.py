@@ -107,7 +107,9 @@ def summary_of(result: SearchResult) -> str:
 
 def failures_table(failures: Sequence[tuple[str, str]]) -> Table:
     """Return slides that failed and why, (slide, what is wrong and what to do) each."""
-    table = Table(title=f"{len(failures)} slides failed", title_style="bold red", show_lines=True)
+    count = len(failures)
+    title = f"{count} slide{'' if count == 1 else 's'} failed"
+    table = Table(title=title, title_style="bold red", show_lines=True)
     table.add_column("slide", overflow="fold")
     table.add_column("what is wrong, and what to do", overflow="fold", ratio=1)
     for name, problem in failures:
