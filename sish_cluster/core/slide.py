@@ -78,7 +78,9 @@ class Slide:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, `from_dict`'s inverse."""
-        return dataclasses.asdict(dataclasses.replace(self, labels=dict(self.labels)))
+        values: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
+        values["labels"] = dict(self.labels)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Slide:
