@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
+from sish_cluster.cli.networks import encoder_settings, network_options
 from sish_cluster.cli.options import ExampleCommand, cluster_options, open_cluster
 from sish_cluster.cli.output import collections_table, console, printed_json
 from sish_cluster.core.collection import Collection, CollectionState
@@ -37,18 +39,18 @@ def collection() -> None:
 @click.option(
     "--max-distance", type=int, default=128, show_default=True, help="Default bound, bits."
 )
-@click.option("--profile", type=click.Choice(["compact", "published"]), help="Encoder profile.")
 @click.option("--describe-encoder", "about", default="", help="One line about the encoder.")
+@network_options
 @cluster_options
 def create(
     name: str,
     fingerprint: str | None,
     code_bits: int | None,
     max_distance: int,
-    profile: str | None,
     about: str,
     router: str | None,
     home: Path | None,
+    **networks: Any,
 ) -> None:
     """Create an empty collection (`sish index` creates it by itself)."""
     if fingerprint and not code_bits:
@@ -56,7 +58,7 @@ def create(
             "--fingerprint needs --code-bits: say how long a code is", field="code_bits"
         )
     if not (fingerprint and code_bits):
-        fingerprint, code_bits, about = _own_encoder(profile)
+        fingerprint, code_bits, about = _own_encoder(networks)
     made = Collection(name, fingerprint, code_bits, max_distance, about)
     with open_cluster(router, home) as client:
         was_created = client.create_collection(made)
@@ -64,10 +66,10 @@ def create(
     console().print(f"{verb} collection [bold]{escape(name)}[/] (fingerprint {fingerprint})")
 
 
-def _own_encoder(profile: str | None) -> tuple[str, int, str]:
+def _own_encoder(networks: dict[str, Any]) -> tuple[str, int, str]:
     from sish_cluster.local.encoding import LocalEncoder
 
-    found = LocalEncoder(profile=profile).description
+    found = LocalEncoder(encoder_settings(networks)).description
     return found.fingerprint, found.code_bits, str(found)
 
 

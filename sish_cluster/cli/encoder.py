@@ -4,58 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 from rich.table import Table
 
+from sish_cluster.cli.networks import encoder_settings, network_options
 from sish_cluster.cli.options import ExampleCommand
 from sish_cluster.cli.output import console, printed_json
 
 if TYPE_CHECKING:
     from sish_cluster.encoder.settings import EncoderSettings
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-"""A file that is there."""
-
-
-def network_options(command: Decorated) -> Decorated:
-    """Add the options that decide what the encoder is."""
-    options = [
-        click.option(
-            "--profile",
-            type=click.Choice(["compact", "published"]),
-            default="compact",
-            show_default=True,
-            help="Networks and pixels: compact for CPUs, published as in the paper.",
-        ),
-        click.option(
-            "--key-weights",
-            type=FILE,
-            help="VQ-VAE checkpoint (model_9.pt or .safetensors).  [default: untrained, seeded]",
-        ),
-        click.option(
-            "--codeword-order",
-            type=FILE,
-            help="codebook_semantic.pt of that checkpoint.  [default: from the codebook]",
-        ),
-        click.option(
-            "--texture-weights",
-            type=FILE,
-            help="DenseNet-121 weights.  [default: the ImageNet weights that ship with sish]",
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, help="cpu, cuda, or auto (a GPU if any)."
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -114,7 +75,7 @@ def serve_encoder(
     if no_ray and ray_address:
         raise click.UsageError("--ray and --no-ray exclude each other")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings, many = _settings(networks), ActorSettings(n_actors=actors)
+    settings, many = encoder_settings(networks), ActorSettings(n_actors=actors)
     allowed = ServiceSettings(slides_dir=slides_dir, max_waiting=max_waiting)
     with started_actors(settings, many, ray=not no_ray, ray_address=ray_address) as started:
         asyncio.run(_served(started, settings, allowed, listen=listen, port_file=port_file))
@@ -153,7 +114,7 @@ def describe(*, as_json: bool, **networks: Any) -> None:
 
     from sish_cluster.encoder.pipeline import description_of
 
-    found = description_of(_settings(networks))
+    found = description_of(encoder_settings(networks))
     if as_json:
         printed_json(dataclasses.asdict(found))
         return
@@ -161,10 +122,3 @@ def describe(*, as_json: bool, **networks: Any) -> None:
     for name, value in dataclasses.asdict(found).items():
         table.add_row(name.replace("_", " "), escape(str(value)))
     console().print(table)
-
-
-def _settings(networks: dict[str, Any]) -> EncoderSettings:
-    from sish_cluster.encoder.profile import profile_of
-    from sish_cluster.encoder.settings import EncoderSettings
-
-    return EncoderSettings(**{**networks, "profile": profile_of(networks["profile"])})

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sish_cluster.cli.networks import encoder_settings, network_options
 from sish_cluster.client import Client
 from sish_cluster.local import DEFAULT_HOME, encoded_folder, open_home
 from sish_cluster.local.encoding import LocalEncoder, ServiceEncoder
@@ -64,7 +65,7 @@ def collection_option(command: Decorated) -> Decorated:
 
 
 def encoder_options(command: Decorated) -> Decorated:
-    """Add ``--encoder``, ``--encoder-folder``, ``--profile`` and ``--mpp``: who encodes, and how."""
+    """Add ``--encoder``, ``--encoder-folder``, ``--mpp`` and the networks: who encodes, and how."""
     service = click.option(
         "--encoder",
         metavar="HOST:PORT",
@@ -76,18 +77,13 @@ def encoder_options(command: Decorated) -> Decorated:
         type=click.Path(path_type=Path, file_okay=False),
         help="The folder that service reads, as this machine sees it.",
     )
-    profile = click.option(
-        "--profile",
-        type=click.Choice(["compact", "published"]),
-        help="Encoder profile.  [default: compact]",
-    )
     mpp = click.option(
         "--mpp",
         type=float,
         metavar="UM",
         help="Micrometres per pixel of slides that do not say it (0.5 for 20x, 0.25 for 40x).",
     )
-    return service(folder(profile(mpp(command))))
+    return service(folder(network_options(mpp(command))))
 
 
 def open_encoder(
@@ -106,7 +102,7 @@ def open_encoder(
     if options["encoder"]:
         return ServiceEncoder(options["encoder"], options["encoder_folder"] or folder or Path())
     return LocalEncoder(
-        profile=options["profile"],
+        settings=encoder_settings(options),
         use_ray=options.get("use_ray", False),
         ray_address=options.get("ray_address"),
         n_actors=options.get("actors"),

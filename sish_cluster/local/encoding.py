@@ -86,8 +86,8 @@ class LocalEncoder:
 
     Parameters
     ----------
-    profile
-        ``compact`` or ``published``; None takes the default.
+    settings
+        Networks and mosaic; None takes the defaults.
     use_ray
         Whether Ray manages the actors.
     ray_address
@@ -98,28 +98,24 @@ class LocalEncoder:
         Folder of encoded slides; None keeps none.
     """
 
-    profile: str | None = None
+    settings: EncoderSettings | None = None
     use_ray: bool = False
     ray_address: str | None = None
     n_actors: int | None = None
     cache: Path | None = None
 
     @functools.cached_property
-    def settings(self) -> EncoderSettings:
-        """The encoder's settings."""
-        from sish_cluster.encoder.profile import profile_of
+    def _settings(self) -> EncoderSettings:
         from sish_cluster.encoder.settings import EncoderSettings
 
-        if self.profile is None:
-            return EncoderSettings()
-        return EncoderSettings(profile=profile_of(self.profile))
+        return self.settings or EncoderSettings()
 
     @functools.cached_property
     def description(self) -> EncoderDescription:
         """What it is; reads the weights once."""
         from sish_cluster.encoder.pipeline import description_of
 
-        found = description_of(self.settings)
+        found = description_of(self._settings)
         return EncoderDescription(
             found.profile,
             found.fingerprint,
@@ -138,7 +134,7 @@ class LocalEncoder:
         entries = [CatalogueEntry(slide.path, slide.slide, slide.mpp) for slide in slides]
         outcomes = pool.encode_all(
             entries,
-            self.settings,
+            self._settings,
             ray=self.use_ray,
             ray_address=self.ray_address,
             actors=ActorSettings(n_actors=self.n_actors),

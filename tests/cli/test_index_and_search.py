@@ -22,7 +22,15 @@ def test_what_is_stored_is_not_encoded_again(indexed, archive, sish, monkeypatch
         "sish_cluster.encoder.pipeline.Encoder.encode_patches", lambda *_: pytest.fail("encoded")
     )
     again = sish(
-        "index", archive, "--labels", archive / "labels.csv", "-c", "demo", "--no-ray", "--home", home
+        "index",
+        archive,
+        "--labels",
+        archive / "labels.csv",
+        "-c",
+        "demo",
+        "--no-ray",
+        "--home",
+        home,
     )
     assert "0 slides stored, 2 unchanged" in again.stdout, again.output
 

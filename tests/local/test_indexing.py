@@ -1,0 +1,120 @@
+import dataclasses
+
+import pytest
+
+from sish_cluster import open_home
+from sish_cluster.client import EncoderDescription
+from sish_cluster.core.errors import BadSlide, FingerprintMismatch
+from sish_cluster.core.slide import Slide
+from sish_cluster.local.asking import encoded_query, query_slide, with_known_labels
+from sish_cluster.local.encoding import SlideFailure, SlideProgress, SlideToEncode
+from sish_cluster.local.indexing import indexed
+from sish_cluster.testing.synthetic import SyntheticSlides
+
+DRAWN = SyntheticSlides(patches=3)
+DESCRIPTION = EncoderDescription("none", "synthetic", 1024, "drawn keys", "drawn codes")
+
+
+class DrawingEncoder:
+    """Draws codes where an encoder would read pixels; slides called bad fail."""
+
+    def __init__(self, description=DESCRIPTION):
+        self.description = description
+        self.asked = []
+        self.was_closed = False
+
+    def encoded(self, slides, *, watch=lambda progress: None):
+        try:
+            for number, wanted in enumerate(slides):
+                self.asked.append(wanted.slide.slide_id)
+                watch(SlideProgress(wanted.slide.slide_id, "encoding", 3, 3))
+                if "bad" in wanted.slide.slide_id:
+                    yield SlideFailure(wanted.slide.slide_id, "no tissue: scan it again")
+                else:
+                    drawn = DRAWN.slide(number)
+                    yield dataclasses.replace(drawn, slide=wanted.slide)
+        finally:
+            self.was_closed = True
+
+
+def wanted(*names):
+    return [SlideToEncode(None, Slide(name, patient=name)) for name in names]
+
+
+@pytest.fixture
+def client(tmp_path):
+    with open_home(tmp_path) as client:
+        yield client
+
+
+def test_a_failing_slide_is_reported_and_the_others_are_stored(client):
+    done = []
+    report = indexed(
+        client,
+        "demo",
+        wanted("a", "bad", "c"),
+        DrawingEncoder(),
+        on_done=lambda name, failure: done.append((name, failure is None)),
+    )
+    assert [slide.slide_id for slide in report.stored] == ["a", "c"]
+    assert report.failures == [SlideFailure("bad", "no tissue: scan it again")]
+    assert done == [("a", True), ("bad", False), ("c", True)]
+    assert client.describe_collection("demo").slides == 2
+
+
+def test_the_collection_is_made_with_the_encoders_fingerprint(client):
+    indexed(client, "demo", wanted("a"), DrawingEncoder())
+    made = client.definition_of("demo")
+    assert (made.fingerprint, made.code_bits) == ("synthetic", 1024)
+    assert "drawn keys" in made.encoder
+
+
+def test_another_encoders_collection_is_refused_before_anything_is_encoded(client):
+    indexed(client, "demo", wanted("a"), DrawingEncoder())
+    other = DrawingEncoder(dataclasses.replace(DESCRIPTION, fingerprint="other"))
+    with pytest.raises(FingerprintMismatch, match="other"):
+        indexed(client, "demo", wanted("b"), other)
+    assert other.asked == []
+
+
+def test_an_interrupted_indexing_closes_the_encoder_and_keeps_what_is_stored(client):
+    encoder = DrawingEncoder()
+
+    def interrupt(name, failure):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        indexed(client, "demo", wanted("a", "b"), encoder, on_done=interrupt)
+    assert encoder.was_closed
+    assert encoder.asked == ["a"]
+    assert [s.slide.slide_id for s in client.list_slides("demo")] == ["a"]
+
+
+def test_a_slide_that_is_refused_by_the_cluster_is_reported_as_not_stored(client):
+    class WrongCodes(DrawingEncoder):
+        def encoded(self, slides, *, watch=None):
+            yield dataclasses.replace(DRAWN.slide(0), fingerprint="changed meanwhile")
+
+    report = indexed(client, "demo", wanted("a"), WrongCodes())
+    assert [f.slide_id for f in report.failures] == ["slide-0000"]
+    assert "encoded, but not stored" in report.failures[0].problem
+
+
+def test_a_query_that_cannot_be_encoded_says_why():
+    with pytest.raises(BadSlide, match="no tissue: scan it again"):
+        encoded_query(wanted("bad")[0], DrawingEncoder())
+
+
+def test_a_query_takes_the_labels_its_file_has_in_the_collection(client):
+    known = dataclasses.replace(DRAWN.slide(0).slide, digest="d1")
+    client.create_collection(DRAWN.collection)
+    client.ingest_slide("synthetic", dataclasses.replace(DRAWN.slide(0), slide=known))
+    bare = dataclasses.replace(DRAWN.slide(0), slide=Slide(known.slide_id, digest="d1"))
+    assert with_known_labels(client, "synthetic", bare).slide.patient == "patient-0"
+    other = dataclasses.replace(bare, slide=Slide(known.slide_id, digest="d2"))
+    assert with_known_labels(client, "synthetic", other).slide.patient == ""
+
+
+def test_a_query_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(BadSlide, match="there is no such file"):
+        query_slide(tmp_path / "no.svs")
