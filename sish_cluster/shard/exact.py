@@ -1,8 +1,7 @@
 """The exact scan: every row against every query patch of a slide.
 
-Rows are taken in blocks whose code heads stay in the nearest cache while all patches pass over them, two
-patches at a time with their words in registers, so that memory is read once per slide query and the work
-is counting bits. Six of a head's eight words decide nearly always.
+Rows are taken in blocks whose code heads stay in the nearest cache while all patches pass over them, four
+rows at a time, so that memory is read once per slide query and the work is counting bits.
 """
 
 # mypy: disable-error-code="no-any-return"
@@ -12,21 +11,21 @@ from __future__ import annotations
 from sish_cluster.shard.compiled import inner, kernel
 from sish_cluster.shard.layout import (
     BOUNDS,
-    FULL_HEAD,
-    HEAD_WORDS,
+    HEAD,
     HEADS,
     HIT_CAPACITY,
+    LANES,
     N_PATCHES,
-    QUERY_HEADS,
     bounded_distance,
     field,
     is_eligible_row,
     keep_hit,
+    query_head,
 )
-from sish_cluster.shard.words import popcount, put_word, word_at
+from sish_cluster.shard.words import first_bit, four_heads_near, put_word, word_at
 
 BLOCK = 256
-"""Rows per block: 16 KB of heads, half of a nearest cache."""
+"""Rows per block, a multiple of LANES: 14 KB of heads, half of a nearest cache."""
 
 
 @inner
@@ -41,47 +40,26 @@ def keep_within(task: int, patch: int, s: int, row: int, at: int) -> int:
 
 
 @inner
-def scan_pair(task: int, pair: tuple[int, int], s: int, rows: tuple[int, int], at: int) -> int:
-    """Scan a block of rows with two patches whose heads are full; the second may be the first."""
-    p, q = pair
-    a = word_at(task, QUERY_HEADS) + 8 * FULL_HEAD * p
-    b = word_at(task, QUERY_HEADS) + 8 * FULL_HEAD * q
-    a0, a1, a2 = word_at(a, 0), word_at(a, 1), word_at(a, 2)
-    a3, a4, a5 = word_at(a, 3), word_at(a, 4), word_at(a, 5)
-    b0, b1, b2 = word_at(b, 0), word_at(b, 1), word_at(b, 2)
-    b3, b4, b5 = word_at(b, 3), word_at(b, 4), word_at(b, 5)
-    a_bound = word_at(word_at(task, BOUNDS), p)
-    b_bound = word_at(word_at(task, BOUNDS), q) if q != p else -1
-    code = field(task, s, HEADS) + 8 * FULL_HEAD * rows[0]
-    for row in range(rows[0], rows[1]):
-        w0, w1, w2 = word_at(code, 0), word_at(code, 1), word_at(code, 2)
-        w3, w4, w5 = word_at(code, 3), word_at(code, 4), word_at(code, 5)
-        from_a = popcount(a0 ^ w0) + popcount(a1 ^ w1) + popcount(a2 ^ w2)
-        from_a += popcount(a3 ^ w3) + popcount(a4 ^ w4) + popcount(a5 ^ w5)
-        from_b = popcount(b0 ^ w0) + popcount(b1 ^ w1) + popcount(b2 ^ w2)
-        from_b += popcount(b3 ^ w3) + popcount(b4 ^ w4) + popcount(b5 ^ w5)
-        if from_a <= a_bound:
-            at = keep_within(task, p, s, row, at)
-        if from_b <= b_bound:
-            at = keep_within(task, q, s, row, at)
-        code += 8 * FULL_HEAD
+def keep_near(task: int, patch: int, s: int, rows: tuple[int, int, int], at: int) -> int:
+    """Keep the rows of a group of four whose heads are near; ``rows`` = (first, end, which four bits)."""
+    first, end, near = rows
+    while near:
+        row = first + first_bit(near)
+        near &= near - 1
+        if row < end:
+            at = keep_within(task, patch, s, row, at)
     return at
 
 
 @inner
-def scan_block(task: int, s: int, rows: tuple[int, int, int]) -> int:
-    """Scan ``rows`` = (start, stop, hits before) with every patch; return the end of the hits."""
-    start, stop, at = rows
-    n_patches = word_at(task, N_PATCHES)
-    for p in range(0, n_patches, 2):
-        q = min(p + 1, n_patches - 1)
-        if word_at(task, HEAD_WORDS) == FULL_HEAD:
-            at = scan_pair(task, (p, q), s, (start, stop), at)
-            continue
-        for row in range(start, stop):
-            at = keep_within(task, p, s, row, at)
-            if q != p:
-                at = keep_within(task, q, s, row, at)
+def scan_rows(task: int, patch: int, s: int, rows: tuple[int, int], at: int) -> int:
+    """Scan ``rows`` = (start, stop), start a multiple of LANES, with one patch; return the hits' end."""
+    query, bound = query_head(task, patch), word_at(word_at(task, BOUNDS), patch)
+    heads = field(task, s, HEADS)
+    for first in range(rows[0], rows[1], LANES):
+        near = four_heads_near(heads + 8 * HEAD * first, query, bound)
+        if near:
+            at = keep_near(task, patch, s, (first, rows[1], near), at)
     return at
 
 
@@ -96,7 +74,8 @@ def exact(task: int, piece: int) -> None:
         stop = min(start + BLOCK, end)
         if at + (stop - start) * word_at(task, N_PATCHES) > word_at(task, HIT_CAPACITY):
             break
-        at = scan_block(task, s, (start, stop, at))
+        for patch in range(word_at(task, N_PATCHES)):
+            at = scan_rows(task, patch, s, (start, stop), at)
         start = stop
     put_word(piece, 1, start)
     put_word(piece, 3, at)

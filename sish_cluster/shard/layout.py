@@ -1,7 +1,7 @@
 """How kernels see segments and tasks: blocks of whole numbers, some of which are addresses.
 
-A *segment* is rows in key order. Codes are cut in two: a head of at most one cache line, and a tail that
-is read only when the head leaves the bound open, which halves the memory a search streams. A van Emde
+A *segment* is rows in key order. Codes are cut in two: a head of seven words, and a tail that is read only
+when the head leaves the bound open, which halves the memory a search streams. A van Emde
 Boas tree over the first keys of blocks of rows finds where a key belongs.
 
 A *task* is one block of int64 that tells a kernel everything: numba counts references of arrays at every
@@ -27,7 +27,6 @@ KEYS, ORDINALS, HEADS, TAILS, N_ROWS, TREE, N_FIELDS = range(7)
     QUERY_KEYS,
     QUERY_HEADS,
     QUERY_TAILS,
-    HEAD_WORDS,
     TAIL_WORDS,
     N_PATCHES,
     ELIGIBLE,
@@ -46,7 +45,7 @@ KEYS, ORDINALS, HEADS, TAILS, N_ROWS, TREE, N_FIELDS = range(7)
     ACCEPTED_SIZE,
     N_ACCEPTED,
     N_TASK,
-) = range(24)
+) = range(23)
 """Words of a task. Addresses: the segment table; the patches' keys, code heads and tails, and present
 bounds; one byte per ordinal, 1 where eligible; hits; spans; counts per patch; scratch. The others are
 counts, widths in words, the bounds of the search, and whether all rows are eligible."""
@@ -54,8 +53,12 @@ counts, widths in words, the bounds of the search, and whether all rows are elig
 BLOCK_ROWS = 64
 """Rows per representative in the tree: 512 bytes of keys, a handful of cache lines."""
 
-FULL_HEAD = 8
-"""Most words of a code's head: 512 bits, one cache line."""
+HEAD = 7
+"""Words of a code's head: 448 bits, enough to tell most codes from the query's; shorter codes are padded
+with zeros. Heads of four rows are interleaved: word 0 of all four, then word 1 of all four, ..."""
+
+LANES = 4
+"""Rows whose heads are interleaved and compared at once."""
 
 ROW_BITS = 40
 """A row's place is ``segment << ROW_BITS | row``."""
@@ -122,26 +125,28 @@ def words_apart(left: int, right: int, n_words: int, bound: int) -> int:
 
 
 @inner
-def six_apart(left: int, right: int) -> int:
-    """Return the Hamming distance of the first six words of a full head: enough nearly always."""
-    first = popcount(word_at(left, 0) ^ word_at(right, 0)) + popcount(
-        word_at(left, 1) ^ word_at(right, 1)
-    )
-    second = popcount(word_at(left, 2) ^ word_at(right, 2)) + popcount(
-        word_at(left, 3) ^ word_at(right, 3)
-    )
-    third = popcount(word_at(left, 4) ^ word_at(right, 4)) + popcount(
-        word_at(left, 5) ^ word_at(right, 5)
-    )
-    return first + second + third
+def query_head(task: int, patch: int) -> tuple[int, int, int, int, int, int, int]:
+    """Return the seven words of a patch's head."""
+    head = word_at(task, QUERY_HEADS) + 8 * HEAD * patch
+    upper = (word_at(head, 3), word_at(head, 4), word_at(head, 5), word_at(head, 6))
+    return (word_at(head, 0), word_at(head, 1), word_at(head, 2), *upper)
+
+
+@inner
+def head_apart(task: int, patch: int, s: int, row: int) -> int:
+    """Return the Hamming distance of the heads of a patch's code and of a row's."""
+    query = word_at(task, QUERY_HEADS) + 8 * HEAD * patch
+    lanes = field(task, s, HEADS) + 8 * (HEAD * LANES * (row // LANES) + row % LANES)
+    distance = 0
+    for w in range(HEAD):
+        distance += popcount(word_at(query, w) ^ word_at(lanes, LANES * w))
+    return distance
 
 
 @inner
 def bounded_distance(task: int, patch: int, s: int, row: int, bound: int) -> int:
     """Return the Hamming distance of a patch's code to a row's, exact where it is within the bound."""
-    n_head, n_tail = word_at(task, HEAD_WORDS), word_at(task, TAIL_WORDS)
-    query = word_at(task, QUERY_HEADS) + 8 * n_head * patch
-    distance = words_apart(field(task, s, HEADS) + 8 * n_head * row, query, n_head, bound)
+    distance, n_tail = head_apart(task, patch, s, row), word_at(task, TAIL_WORDS)
     if distance > bound or n_tail == 0:
         return distance
     query = word_at(task, QUERY_TAILS) + 8 * n_tail * patch

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sish_cluster.core.errors import Corrupt
 from sish_cluster.core.key import UNIVERSE, Keys
-from sish_cluster.shard.layout import BLOCK_ROWS, FULL_HEAD
+from sish_cluster.shard.layout import BLOCK_ROWS, HEAD, LANES
 from sish_cluster.shard.veb import VebTree
 from sish_cluster.shard.words import aligned_empty
 
@@ -36,8 +36,12 @@ class Segment:
         int64 (n,), ascending.
     ordinals
         uint32 (n,): the store's dense number of (slide, version).
-    heads, tails
-        int64 (n, words): each code's first words, at most eight, and the rest.
+    heads
+        int64 (ceil(n / 4), 7, 4): each code's first words, those of four rows interleaved.
+    tails
+        int64 (n, words): the rest of each code.
+    code_bytes
+        Bytes of a code; codes shorter than a head are padded with zeros.
     numbers
         uint16 or uint32 (n,): patch numbers.
     corners
@@ -53,6 +57,7 @@ class Segment:
     numbers: npt.NDArray[Any]
     corners: npt.NDArray[np.int32]
     tree: VebTree
+    code_bytes: int
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -75,16 +80,14 @@ class Segment:
 
     def codes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return the packed codes of rows, shape (n, code_bytes)."""
-        words = np.concatenate([self.heads[rows], self.tails[rows]], axis=1)
-        return np.ascontiguousarray(words).view(np.uint8)
+        words = np.concatenate([heads_at(self.heads, rows), self.tails[rows]], axis=1)
+        return np.ascontiguousarray(words).view(np.uint8)[:, : self.code_bytes]
 
     def check(self) -> None:
         """Raise `Corrupt` unless rows ascend, columns agree and the tree finds every block."""
         n = len(self)
-        lengths = {
-            len(c) for c in (self.ordinals, self.heads, self.tails, self.numbers, self.corners)
-        }
-        if lengths != {n}:
+        lengths = {len(c) for c in (self.ordinals, self.tails, self.numbers, self.corners)}
+        if lengths != {n} or self.heads.shape != (-(-n // LANES), HEAD, LANES):
             raise Corrupt(f"segment columns must have {n} rows; found {sorted(lengths)}")
         if n and (self.keys[0] < 0 or self.keys[-1] >= UNIVERSE or (np.diff(self.keys) < 0).any()):
             raise Corrupt(
@@ -128,16 +131,16 @@ def segment_of(
     signed = np.ascontiguousarray(keys).view(np.int64)
     words = np.ascontiguousarray(codes).view(np.int64)
     order = _sorting_order(signed)
-    n_head = min(FULL_HEAD, words.shape[1])
     ordered = np.ascontiguousarray(signed) if order is None else signed[order]
     return Segment(
         keys=ordered.copy() if order is None else ordered,
         ordinals=_gathered(np.asarray(ordinals, np.uint32), order),
-        heads=_gathered(words[:, :n_head], order),
-        tails=_gathered(words[:, n_head:], order),
+        heads=_interleaved(words, order),
+        tails=_gathered(words[:, HEAD:], order),
         numbers=_gathered(_narrowed(numbers), order),
         corners=_gathered(np.asarray(corners, np.int32), order),
         tree=tree_over(ordered),
+        code_bytes=codes.shape[1],
     )
 
 
@@ -162,6 +165,39 @@ def _gathered(column: npt.NDArray[Any], order: npt.NDArray[np.int64] | None) -> 
     return out
 
 
+def heads_of(words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the first seven words of codes (n, words), padded with zeros where there are fewer."""
+    heads = np.zeros((len(words), HEAD), np.int64)
+    heads[:, : words.shape[1]] = words[:, :HEAD]
+    return heads
+
+
+def heads_at(heads: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the heads (n, 7) of rows."""
+    return np.asarray(heads[rows // LANES, :, rows % LANES])
+
+
+def _empty_heads(n: int) -> npt.NDArray[np.int64]:
+    heads = aligned_empty((-(-n // LANES), HEAD, LANES), np.int64)
+    heads[-1:] = 0
+    return heads
+
+
+def _interleaved(
+    words: npt.NDArray[np.int64], order: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.int64]:
+    """Return the heads of codes in ``order``, four rows interleaved."""
+    heads = _empty_heads(len(words))
+    for start in range(0, len(words), _CHUNK_ROWS):
+        part = slice(start, start + _CHUNK_ROWS)
+        some = heads_of(words[part] if order is None else words[order[part], :HEAD])
+        groups = slice(start // LANES, -(-(start + len(some)) // LANES))
+        padded = np.zeros((LANES * (groups.stop - groups.start), HEAD), np.int64)
+        padded[: len(some)] = some
+        heads[groups] = padded.reshape(-1, LANES, HEAD).transpose(0, 2, 1)
+    return heads
+
+
 def merged(segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.int64] | None]) -> Segment:
     """Return one segment of the kept rows of several.
 
@@ -182,9 +218,11 @@ def merged(segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.int64] | N
         places = np.arange(len(keys))
     columns = {
         name: _scattered([getattr(s, name) for s in segments], kept, places)
-        for name in ("ordinals", "heads", "tails", "numbers", "corners")
+        for name in ("ordinals", "tails", "numbers", "corners")
     }
-    return Segment(keys=keys, tree=tree_over(keys), **columns)
+    heads = _scattered_heads([s.heads for s in segments], kept, [len(s) for s in segments], places)
+    tree, code_bytes = tree_over(keys), segments[0].code_bytes
+    return Segment(keys=keys, heads=heads, tree=tree, code_bytes=code_bytes, **columns)
 
 
 def _rows(column: npt.NDArray[Any], rows: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
@@ -206,5 +244,25 @@ def _scattered(
             end = min(start + _CHUNK_ROWS, n)
             part = column[start:end] if rows is None else column[rows[start:end]]
             out[places[done + start : done + end]] = part
+        done += n
+    return out
+
+
+def _scattered_heads(
+    sources: Sequence[npt.NDArray[np.int64]],
+    kept: Sequence[npt.NDArray[np.int64] | None],
+    lengths: Sequence[int],
+    places: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Return `_scattered` for interleaved heads."""
+    out = _empty_heads(len(places))
+    done = 0
+    for heads, rows, length in zip(sources, kept, lengths, strict=True):
+        n = length if rows is None else len(rows)
+        for start in range(0, n, _CHUNK_ROWS):
+            end = min(start + _CHUNK_ROWS, n)
+            chosen = np.arange(start, end) if rows is None else rows[start:end]
+            there = places[done + start : done + end]
+            out[there // LANES, :, there % LANES] = heads_at(heads, chosen)
         done += n
     return out

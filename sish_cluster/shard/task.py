@@ -14,7 +14,7 @@ from sish_cluster.core.query import SearchSettings
 from sish_cluster.shard import layout
 from sish_cluster.shard.cursors import N_CURSORS
 from sish_cluster.shard.found import Hits
-from sish_cluster.shard.segment import Segment
+from sish_cluster.shard.segment import Segment, heads_of
 
 Words = npt.NDArray[np.int64]
 
@@ -46,14 +46,13 @@ class Task:
         self, scope: Scope, keys: Keys, codes: npt.NDArray[np.uint8], settings: SearchSettings
     ) -> None:
         words = np.ascontiguousarray(codes).view(np.int64)
-        n_head = min(layout.FULL_HEAD, words.shape[1])
         fields = [segment.fields for segment in scope.segments]
         self._scope = scope
         self._settings = settings
         self.table: Words = np.array(fields, np.int64).reshape(-1, layout.N_FIELDS)
         self.keys: Words = np.ascontiguousarray(keys).view(np.int64)
-        self._heads: Words = np.ascontiguousarray(words[:, :n_head])
-        self._tails: Words = np.ascontiguousarray(words[:, n_head:])
+        self._heads: Words = heads_of(words)
+        self._tails: Words = np.ascontiguousarray(words[:, layout.HEAD :])
         self._fill()
 
     def _fill(self) -> None:
@@ -69,7 +68,6 @@ class Task:
             (layout.QUERY_KEYS, self.keys.ctypes.data),
             (layout.QUERY_HEADS, self._heads.ctypes.data),
             (layout.QUERY_TAILS, self._tails.ctypes.data),
-            (layout.HEAD_WORDS, self._heads.shape[1]),
             (layout.TAIL_WORDS, self._tails.shape[1]),
             (layout.N_PATCHES, n_patches),
             (layout.ELIGIBLE, scope.is_eligible.ctypes.data),

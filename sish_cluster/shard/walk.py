@@ -34,17 +34,16 @@ from sish_cluster.shard.layout import (
     ACCEPTED,
     ACCEPTED_SIZE,
     COUNTS,
-    FULL_HEAD,
-    HEAD_WORDS,
+    HEAD,
     HEADS,
     HIT_CAPACITY,
     KEYS,
+    LANES,
     MAX_DISTANCE,
     MAX_STEPS,
     N_ACCEPTED,
     N_ROWS,
     N_SEGMENTS,
-    QUERY_HEADS,
     QUERY_KEYS,
     SEEDS_PER_SIDE,
     SPAN_WORDS,
@@ -54,31 +53,31 @@ from sish_cluster.shard.layout import (
     field,
     is_eligible_row,
     keep_hit,
-    six_apart,
+    query_head,
 )
-from sish_cluster.shard.words import mixed_bits, put_word, word_at
-
-
-@inner
-def may_be_near(task: int, patch: int, s: int, row: int, bound: int) -> bool:
-    """Whether a row's code can be within the bound, judged by six words; most rows end here."""
-    if word_at(task, HEAD_WORDS) != FULL_HEAD:
-        return True
-    query = word_at(task, QUERY_HEADS) + 8 * FULL_HEAD * patch
-    return six_apart(field(task, s, HEADS) + 8 * FULL_HEAD * row, query) <= bound
+from sish_cluster.shard.words import first_bit, four_heads_near, mixed_bits, put_word, word_at
 
 
 @inner
 def scan_span(task: int, patch: int, span: int, at: int) -> int:
     """Keep every eligible row of a span within the bound; return the new end of the hits."""
-    s, bound = word_at(span, 0), word_at(task, MAX_DISTANCE)
-    for row in range(word_at(span, 1), word_at(span, 2)):
-        if not may_be_near(task, patch, s, row, bound):
-            continue
-        distance = bounded_distance(task, patch, s, row, bound)
-        if distance <= bound and is_eligible_row(task, s, row):
-            keep_hit(task, at, (patch, 0, s, row, distance))
-            at += 1
+    s, start, end = word_at(span, 0), word_at(span, 1), word_at(span, 2)
+    query, bound, heads = (
+        query_head(task, patch),
+        word_at(task, MAX_DISTANCE),
+        field(task, s, HEADS),
+    )
+    for first in range(start - start % LANES, end, LANES):
+        near = four_heads_near(heads + 8 * HEAD * first, query, bound)
+        while near:
+            row = first + first_bit(near)
+            near &= near - 1
+            if row < start or row >= end:
+                continue
+            distance = bounded_distance(task, patch, s, row, bound)
+            if distance <= bound and is_eligible_row(task, s, row):
+                keep_hit(task, at, (patch, 0, s, row, distance))
+                at += 1
     return at
 
 
@@ -145,8 +144,6 @@ def nearer(
     """
     s, row = place
     first, at = ends
-    if not may_be_near(task, patch, s, row, nearest):
-        return nearest, at
     distance = bounded_distance(task, patch, s, row, nearest)
     if distance > nearest:
         return nearest, at
@@ -209,6 +206,12 @@ def published_walk(task: int, patch: int, way: int, at: int) -> int:
 def published_walk_alone(task: int, patch: int, way: int, at: int) -> int:
     """Walk one way from a seed over the one segment there is: the same, with its row at hand."""
     keys, n_rows, left = field(task, 0, KEYS), field(task, 0, N_ROWS), word_at(task, MAX_STEPS)
+    query, heads, bound = (
+        query_head(task, patch),
+        field(task, 0, HEADS),
+        word_at(task, MAX_DISTANCE),
+    )
+    group, near = -1, 0
     row = cursor(task, LOW, 0) - 1 if way == BACKWARD else cursor(task, HIGH, 0)
     stride = -1 if way == BACKWARD else 1
     while left > 0 and row >= 0 and row < n_rows and at < word_at(task, HIT_CAPACITY):
@@ -216,11 +219,15 @@ def published_walk_alone(task: int, patch: int, way: int, at: int) -> int:
         slot = slot_for(task, key)
         if slot < 0:
             break
-        first, nearest, was_there = at, word_at(task, MAX_DISTANCE), 0
+        first, nearest, was_there = at, bound, 0
         while row >= 0 and row < n_rows and word_at(keys, row) == key:
+            if row // LANES != group:
+                group = row // LANES
+                near = four_heads_near(heads + 8 * HEAD * LANES * group, query, bound)
             if is_eligible_row(task, 0, row):
                 was_there = 1
-                nearest, at = nearer(task, patch, (0, row), nearest, (first, at))
+                if (near >> (row % LANES)) & 1:
+                    nearest, at = nearer(task, patch, (0, row), nearest, (first, at))
             row += stride
         left -= was_there
         if at > first:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 CACHE_LINE_BYTES = 64
@@ -121,6 +122,55 @@ def mixed_bits(_context: Any, word: Any) -> Any:
         return builder.lshr(builder.mul(folded, ir.Constant(_I64, _MIX_SECOND)), half)
 
     return types.int64(types.int64), build
+
+
+def _full_add(builder: Any, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+    """Return the sum and carry bits of three words, bit by bit."""
+    half = builder.xor(a, b)
+    carry = builder.or_(builder.and_(a, b), builder.and_(half, c))
+    return builder.xor(half, c), carry
+
+
+@_operation
+def four_heads_near(_context: Any, heads: Any, query: Any, bound: Any) -> Any:
+    """Return four bits: which of four heads are within ``bound`` of a query's head.
+
+    ``heads`` is the address of four interleaved heads (word 0 of all four, word 1 of all four, ...),
+    ``query`` a tuple of the query's seven words. Full adders turn seven words into their ones, twos and
+    fours, so that only three words per head are counted; a vector holds one word of all four heads.
+    """
+    seven: Any = types.UniTuple(types.int64, 7)  # type: ignore[no-untyped-call]
+    signature = types.int64(types.int64, seven, types.int64)
+
+    def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        four = ir.VectorType(_I64, 4)
+
+        def splat(word: Any) -> Any:
+            one = builder.insert_element(
+                ir.Constant(four, ir.Undefined), word, ir.Constant(_I32, 0)
+            )
+            lanes = ir.Constant(ir.VectorType(_I32, 4), [0, 0, 0, 0])
+            return builder.shuffle_vector(one, ir.Constant(four, ir.Undefined), lanes)
+
+        base = builder.inttoptr(args[0], four.as_pointer())
+        differing = []
+        for w in range(7):
+            code = builder.load(builder.gep(base, [ir.Constant(_I64, w)]), align=8)
+            differing.append(builder.xor(code, splat(builder.extract_value(args[1], w))))
+        ones_a, twos_a = _full_add(builder, *differing[0:3])
+        ones_b, twos_b = _full_add(builder, *differing[3:6])
+        ones, twos_c = _full_add(builder, ones_a, ones_b, differing[6])
+        twos, fours = _full_add(builder, twos_a, twos_b, twos_c)
+        kind = ir.FunctionType(four, [four])
+        declare: Any = cgutils.get_or_insert_function
+        counted = declare(builder.module, kind, "llvm.ctpop.v4i64")
+        n_ones, n_twos, n_fours = (builder.call(counted, [word]) for word in (ones, twos, fours))
+        upper = builder.add(builder.add(n_fours, n_fours), n_twos)
+        distances = builder.add(builder.add(upper, upper), n_ones)
+        is_near = builder.icmp_signed("<=", distances, splat(args[2]))
+        return builder.zext(builder.bitcast(is_near, ir.IntType(4)), _I64)
+
+    return signature, build
 
 
 @_operation
