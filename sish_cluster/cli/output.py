@@ -17,13 +17,16 @@ from sish_cluster.core.collection import CollectionState
 from sish_cluster.core.result import SearchResult
 from sish_cluster.core.slide import Slide
 
-NARROWEST_TABLE = 100
-"""Columns of a table where the output is no terminal: a log keeps whole slide names."""
+FILE_COLUMNS = 160
+"""Columns of output that goes to a file or a pipe: a log keeps whole slide names."""
+
+LEAST_SHARE = 0.005
+"""Share of a vote that is printed: less would read 0%."""
 
 
 def console() -> Console:
     """Return the console of results: standard output, wide enough for a table when it is a file."""
-    width = None if sys.stdout.isatty() else 160
+    width = None if sys.stdout.isatty() else FILE_COLUMNS
     return Console(file=sys.stdout, width=width, soft_wrap=False, highlight=False)
 
 
