@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sish_cluster.shard.compiled import kernel
+from sish_cluster.shard.compiled import inner, kernel
 from sish_cluster.shard.veb_levels import (
     tree_contains,
     tree_delete,
@@ -14,7 +14,7 @@ from sish_cluster.shard.veb_levels import (
     tree_predecessor,
     tree_successor,
 )
-from sish_cluster.shard.veb_nodes import PAYLOAD, A, ident_of
+from sish_cluster.shard.veb_nodes import PAYLOAD, A, D, T, ident_of
 from sish_cluster.shard.veb_table import SLOTS, TABLE, USED, home_slot, set_entry, slot_of, value_of
 from sish_cluster.shard.words import prefetch, word_at
 
@@ -23,28 +23,34 @@ CONTAINS, SUCCESSOR, PREDECESSOR, PAYLOADS = 0, 1, 2, 3
 ROOM = 16
 """Entries one insert may add at most: 3 for each of the four 12-bit nodes it can touch, 1 for A."""
 
-_GROUP = 16
-"""Questions whose first table slot is prefetched together, to overlap their cache misses."""
+_AHEAD = 12
+"""Keys ahead of the present one whose table slots are prefetched, to overlap their cache misses."""
+
+
+@inner
+def bring_near(tree: int, keys: Any, i: int) -> None:
+    """Prefetch the slots of the nodes and leaves that key number i is most likely to need."""
+    if i < keys.size:
+        key = keys[i]
+        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(A, key >> 24))))
+        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(D, key >> 12))))
+        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(D + 2, key >> 6))))
+        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(T + 2, key >> 30))))
 
 
 @kernel
 def answer_keys(tree: int, question: int, keys: Any, answers: Any) -> None:
-    """Answer one question for every key (int64): 0 or 1 for CONTAINS, else a key or -1."""
-    n = keys.size
-    for start in range(0, n, _GROUP):
-        end = min(start + _GROUP, n)
-        for i in range(start, end):
-            slot = home_slot(tree, ident_of(A, keys[i] >> 24))
-            prefetch(tree + 8 * (TABLE + 2 * slot))
-        for i in range(start, end):
-            if question == SUCCESSOR:
-                answers[i] = tree_successor(tree, keys[i])
-            elif question == PREDECESSOR:
-                answers[i] = tree_predecessor(tree, keys[i])
-            elif question == PAYLOADS:
-                answers[i] = value_of(tree, ident_of(PAYLOAD, keys[i]), -1)
-            else:
-                answers[i] = tree_contains(tree, keys[i])
+    """Answer one question for every key (int64): 0 or 1 for CONTAINS, else a number or -1."""
+    for i in range(keys.size):
+        bring_near(tree, keys, i + _AHEAD)
+        if question == SUCCESSOR:
+            answers[i] = tree_successor(tree, keys[i])
+        elif question == PREDECESSOR:
+            answers[i] = tree_predecessor(tree, keys[i])
+        elif question == PAYLOADS:
+            answers[i] = value_of(tree, ident_of(PAYLOAD, keys[i]), -1)
+        else:
+            answers[i] = tree_contains(tree, keys[i])
 
 
 @kernel
@@ -54,6 +60,7 @@ def insert_keys(tree: int, keys: Any, is_new: Any, start: int) -> int:
     for i in range(start, keys.size):
         if word_at(tree, USED) > most:
             return i
+        bring_near(tree, keys, i + _AHEAD)
         is_new[i] = tree_insert(tree, keys[i])
     return keys.size
 
@@ -62,6 +69,7 @@ def insert_keys(tree: int, keys: Any, is_new: Any, start: int) -> int:
 def delete_keys(tree: int, keys: Any, was_there: Any) -> None:
     """Delete keys (int64)."""
     for i in range(keys.size):
+        bring_near(tree, keys, i + _AHEAD)
         was_there[i] = tree_delete(tree, keys[i])
 
 
