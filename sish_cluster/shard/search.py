@@ -30,6 +30,9 @@ ROWS_PER_PIECE = 32_768
 HITS_HELD = 32_768
 """Hits a kernel can write before they are taken away."""
 
+PUBLISHED_HITS_HELD = 1024
+"""The same for the published walk, whose set of accepted keys is as large and has to be cleared."""
+
 _Piece = TypeVar("_Piece")
 _Result = TypeVar("_Result")
 
@@ -47,7 +50,8 @@ class Walker:
     """Runs the guided or the published kernel on blocks of patches, with buffers of its own."""
 
     def __init__(self, task: Task, mode: Mode, cancellation: Cancellation) -> None:
-        self._task = task.for_walks(PATCHES_PER_BLOCK, HITS_HELD)
+        held = PUBLISHED_HITS_HELD if mode is Mode.SISH else HITS_HELD
+        self._task = task.for_walks(min(PATCHES_PER_BLOCK, len(task.keys)), held)
         self._kernel = walk.published if mode is Mode.SISH else walk.guided
         self._cancellation = cancellation
 
