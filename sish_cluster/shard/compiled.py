@@ -27,6 +27,7 @@ KERNEL_FILES = (
     "cursors.py",
     "walk.py",
     "exact.py",
+    "gather.py",
 )
 """Files whose functions run compiled; their content names the cache folder."""
 

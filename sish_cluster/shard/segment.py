@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from sish_cluster.core.errors import Corrupt
 from sish_cluster.core.key import UNIVERSE, Keys
+from sish_cluster.shard.gather import CodeColumns, empty_heads
 from sish_cluster.shard.layout import BLOCK_ROWS, HEAD, LANES
 from sish_cluster.shard.veb import VebTree
 from sish_cluster.shard.words import aligned_empty
@@ -24,6 +25,12 @@ _CHUNK_ROWS = 1 << 16
 
 _NARROW_LIMIT = 1 << 16
 """Patch numbers below this are kept in two bytes."""
+
+COLUMNS = ("keys", "ordinals", "heads", "tails", "numbers", "corners")
+"""A segment's columns, all there is of it: the tree is built from the keys."""
+
+SEGMENT_LAYOUT = 1
+"""Raised whenever a column's bytes get another meaning, so that no checkpoint is misread."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -131,17 +138,49 @@ def segment_of(
     signed = np.ascontiguousarray(keys).view(np.int64)
     words = np.ascontiguousarray(codes).view(np.int64)
     order = _sorting_order(signed)
+    coded = CodeColumns(*words.shape)
+    coded.take_packed(words, order)
     ordered = np.ascontiguousarray(signed) if order is None else signed[order]
     return Segment(
         keys=ordered.copy() if order is None else ordered,
         ordinals=_gathered(np.asarray(ordinals, np.uint32), order),
-        heads=_interleaved(words, order),
-        tails=_gathered(words[:, HEAD:], order),
+        heads=coded.heads,
+        tails=coded.tails,
         numbers=_gathered(_narrowed(numbers), order),
         corners=_gathered(np.asarray(corners, np.int32), order),
         tree=tree_over(ordered),
         code_bytes=codes.shape[1],
     )
+
+
+def columns_for(
+    n_rows: int, code_bytes: int, number_type: npt.DTypeLike
+) -> dict[str, npt.NDArray[Any]]:
+    """Return a segment's columns for rows to come, uninitialised, by name; see `segment_from`."""
+    if np.dtype(number_type) not in (np.dtype(np.uint16), np.dtype(np.uint32)):
+        raise Corrupt(f"patch numbers are uint16 or uint32; found {number_type}")
+    return {
+        "keys": aligned_empty((n_rows,), np.int64),
+        "ordinals": aligned_empty((n_rows,), np.uint32),
+        "heads": empty_heads(n_rows),
+        "tails": aligned_empty((n_rows, max(0, code_bytes // 8 - HEAD)), np.int64),
+        "numbers": aligned_empty((n_rows,), number_type),
+        "corners": aligned_empty((n_rows, 2), np.int32),
+    }
+
+
+def segment_from(columns: dict[str, npt.NDArray[Any]], code_bytes: int) -> Segment:
+    """Return the segment of columns that are as a segment keeps them; nothing is copied.
+
+    Raises
+    ------
+    Corrupt
+        If the keys do not ascend within the universe.
+    """
+    keys = columns["keys"]
+    if len(keys) and (keys[0] < 0 or keys[-1] >= UNIVERSE or (keys[1:] < keys[:-1]).any()):
+        raise Corrupt(f"segment keys must ascend within 0..{UNIVERSE - 1}; rebuild from the store")
+    return Segment(**columns, tree=tree_over(keys), code_bytes=code_bytes)
 
 
 def _sorting_order(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
@@ -177,27 +216,6 @@ def heads_at(heads: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.N
     return np.asarray(heads[rows // LANES, :, rows % LANES])
 
 
-def _empty_heads(n: int) -> npt.NDArray[np.int64]:
-    heads = aligned_empty((-(-n // LANES), HEAD, LANES), np.int64)
-    heads[-1:] = 0
-    return heads
-
-
-def _interleaved(
-    words: npt.NDArray[np.int64], order: npt.NDArray[np.int64] | None
-) -> npt.NDArray[np.int64]:
-    """Return the heads of codes in ``order``, four rows interleaved."""
-    heads = _empty_heads(len(words))
-    for start in range(0, len(words), _CHUNK_ROWS):
-        part = slice(start, start + _CHUNK_ROWS)
-        some = heads_of(words[part] if order is None else words[order[part], :HEAD])
-        groups = slice(start // LANES, -(-(start + len(some)) // LANES))
-        padded = np.zeros((LANES * (groups.stop - groups.start), HEAD), np.int64)
-        padded[: len(some)] = some
-        heads[groups] = padded.reshape(-1, LANES, HEAD).transpose(0, 2, 1)
-    return heads
-
-
 def merged(segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.int64] | None]) -> Segment:
     """Return one segment of the kept rows of several.
 
@@ -218,11 +236,22 @@ def merged(segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.int64] | N
         places = np.arange(len(keys))
     columns = {
         name: _scattered([getattr(s, name) for s in segments], kept, places)
-        for name in ("ordinals", "tails", "numbers", "corners")
+        for name in ("ordinals", "numbers", "corners")
     }
-    heads = _scattered_heads([s.heads for s in segments], kept, [len(s) for s in segments], places)
-    tree, code_bytes = tree_over(keys), segments[0].code_bytes
-    return Segment(keys=keys, heads=heads, tree=tree, code_bytes=code_bytes, **columns)
+    coded = CodeColumns(len(keys), segments[0].code_bytes // 8)
+    done = 0
+    for segment, rows in zip(segments, kept, strict=True):
+        n = len(segment) if rows is None else len(rows)
+        coded.take_segment(segment.heads, segment.tails, rows, places[done : done + n])
+        done += n
+    return Segment(
+        keys=keys,
+        heads=coded.heads,
+        tails=coded.tails,
+        tree=tree_over(keys),
+        code_bytes=segments[0].code_bytes,
+        **columns,
+    )
 
 
 def _rows(column: npt.NDArray[Any], rows: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
@@ -244,25 +273,5 @@ def _scattered(
             end = min(start + _CHUNK_ROWS, n)
             part = column[start:end] if rows is None else column[rows[start:end]]
             out[places[done + start : done + end]] = part
-        done += n
-    return out
-
-
-def _scattered_heads(
-    sources: Sequence[npt.NDArray[np.int64]],
-    kept: Sequence[npt.NDArray[np.int64] | None],
-    lengths: Sequence[int],
-    places: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """Return `_scattered` for interleaved heads."""
-    out = _empty_heads(len(places))
-    done = 0
-    for heads, rows, length in zip(sources, kept, lengths, strict=True):
-        n = length if rows is None else len(rows)
-        for start in range(0, n, _CHUNK_ROWS):
-            end = min(start + _CHUNK_ROWS, n)
-            chosen = np.arange(start, end) if rows is None else rows[start:end]
-            there = places[done + start : done + end]
-            out[there // LANES, :, there % LANES] = heads_at(heads, chosen)
         done += n
     return out
