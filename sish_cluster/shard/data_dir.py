@@ -7,6 +7,7 @@
     DATA/LOCK         flock of the process that serves it, with its pid
     DATA/OPENING      exists only while a shard loads: left behind, the last load died
     DATA/store/       the LMDB environment
+    DATA/checkpoint/  COLLECTION.ckpt: sorted copies for a fast start; may be deleted at any time
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.store = path / "store"
+        self.checkpoints = path / "checkpoint"
         self._lock: int | None = None
 
     def exists(self) -> bool:
         """Whether a shard has ever been started here."""
         return (self.path / "LAYOUT").exists()
+
+    def checkpoint(self, collection: str) -> Path:
+        """Return a collection's checkpoint file, there or not."""
+        return self.checkpoints / f"{collection}.ckpt"
 
     def made(self) -> DataDir:
         """Create what is missing, durably, and check the layout.

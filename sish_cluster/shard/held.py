@@ -41,6 +41,13 @@ class HeldCollection:
         What was loaded; both empty for a new collection.
     next_serial
         Serial of the next slide in the store.
+
+    Attributes
+    ----------
+    changing
+        Held while the view is replaced.
+    uncovered
+        Postings that came or went since the last checkpoint; all of them where there is none.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class HeldCollection:
         self.ledger = ledger
         self.index = index
         self.changing = threading.Lock()
+        self.uncovered = 0
         self._next_serial = next_serial
         self._inserts: list[tuple[int, PatchColumns]] = []
         self._forgotten: list[int] = []
@@ -90,6 +98,8 @@ class HeldCollection:
             self._insert()
         if self._forgotten:
             self.index.forget(np.array(self._forgotten, np.uint32))
+        self.uncovered += sum(len(patches) for _, patches in self._inserts)
+        self.uncovered += sum(self.ledger.entry(o).record.postings for o in self._forgotten)
         self._show(self._forgotten)
         self._inserts, self._forgotten = [], []
 

@@ -82,6 +82,22 @@ class PostingIndex:
         index.insert(keys=keys, codes=codes, ordinals=ordinals, numbers=numbers, corners=corners)
         return index
 
+    @classmethod
+    def restored(
+        cls, code_bytes: int, segments: Sequence[Segment], forgotten: Sequence[int]
+    ) -> PostingIndex:
+        """Return the index of whole segments, oldest first, of which some ordinals are forgotten."""
+        index = cls(code_bytes)
+        tops = [int(segment.ordinals.max()) for segment in segments]
+        n_ordinals = 1 + max([-1, *tops, *forgotten])
+        is_forgotten = np.zeros(n_ordinals, np.bool_)
+        is_forgotten[list(forgotten)] = True
+        postings_of = np.zeros(n_ordinals, np.uint32)
+        for segment in segments:
+            postings_of += _counts(segment, n_ordinals)
+        index._current = index._snapshot(segments, postings_of, is_forgotten)
+        return index
+
     @property
     def n_postings(self) -> int:
         """Postings that are not forgotten."""

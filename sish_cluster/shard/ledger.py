@@ -122,6 +122,11 @@ class Ledger:
             self._pending.setdefault(slide.slide_id, {})[record.version] = ordinal
         return ordinal
 
+    def reserve(self) -> int:
+        """Return an ordinal that stands for no slide, for rows that are forgotten already."""
+        self.entries.append(None)
+        return len(self.entries) - 1
+
     def commit(self, ordinal: int) -> None:
         """Turn a pending ordinal into its slide's committed one."""
         entry = self.entry(ordinal)

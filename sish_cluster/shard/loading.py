@@ -1,13 +1,22 @@
-"""Loading: every record of a store, checked, into ledgers and indexes.
+"""Loading: the records of a store, checked, into ledgers and indexes.
 
-Loading and scrubbing are one walk over the same records: a shard that opens has seen every checksum
-match, every slide complete, and the totals agree.
+Loading and scrubbing are one walk over the same records: a shard that opens has seen the checksum of
+everything it serves match, every slide complete, and the totals agree. Postings that a sound checkpoint has are
+taken from there, where they are sorted already; their records are left to the scrub.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import gc
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection as Container
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +27,17 @@ from sish_cluster.core.errors import Corrupt
 from sish_cluster.core.key import UNIVERSE
 from sish_cluster.core.seams import SlideState
 from sish_cluster.shard import records
+from sish_cluster.shard.checkpoint import Checkpoint, Unusable
 from sish_cluster.shard.held import HeldCollection
 from sish_cluster.shard.index import PostingIndex
 from sish_cluster.shard.ledger import Ledger
 from sish_cluster.shard.records import Kind, SlideRecord, Totals
-from sish_cluster.shard.store import Store
+from sish_cluster.shard.store import LAST_SERIAL, Rows, Store
 
-Rows = Callable[[Kind], Iterator[tuple[Any, Any]]]
-"""Yields the raw records of one kind, by address."""
+_LOG = logging.getLogger(__name__)
+
+Headers = Mapping[int, SlideRecord]
+"""Serial -> header, in serial order."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,13 +47,15 @@ class Loaded:
     Parameters
     ----------
     headers
-        Serial -> header of each sound slide, in serial order.
+        Serial -> header of each sound slide that was read, in serial order.
     keys, codes, corners, numbers
         Their postings' columns, slide after slide.
     damage
         What is wrong, nothing for a sound collection.
     broken
         Serials of slides that are not sound.
+    left_out
+        Serial -> header of each sound slide whose postings were not read.
     """
 
     headers: dict[int, SlideRecord]
@@ -51,49 +65,133 @@ class Loaded:
     numbers: npt.NDArray[np.uint32]
     damage: list[Corrupt]
     broken: set[int]
+    left_out: dict[int, SlideRecord]
 
     def lengths(self) -> list[int]:
         """Return each sound slide's rows."""
         return [record.postings for record in self.headers.values()]
 
 
-def loaded(store: Store, number: int, collection: Collection) -> Loaded:
-    """Read and check all records of a collection, collecting damage instead of stopping at it."""
+def loaded(
+    store: Store,
+    number: int,
+    collection: Collection,
+    *,
+    covered: Callable[[Headers], Container[int]] = lambda _: (),
+) -> Loaded:
+    """Read and check a collection's records, collecting damage instead of stopping at it.
+
+    Parameters
+    ----------
+    store, number, collection
+        What to read.
+    covered
+        Given all headers, returns the serials whose postings need not be read.
+    """
     damage: list[Corrupt] = []
     broken: set[int] = set()
     with store.rows(number) as rows:
-        headers = _headers(rows, damage, broken)
+        every = _headers(rows, damage, broken)
+        known = covered(every)
+        headers = {serial: record for serial, record in every.items() if serial not in known}
         columns = _Columns(headers, collection.code_bytes)
-        columns.fill(rows, damage, broken)
-    _check_totals(store, number, headers, broken, damage)
+        for first, end in _spans(every, known):
+            columns.fill(rows, (first, end), damage, broken)
+        columns.check_counts(damage, broken)
+    _check_totals(store, number, every, broken, damage)
     sound = {serial: record for serial, record in headers.items() if serial not in broken}
-    keys, codes, corners, numbers = columns.of(sound)
-    return Loaded(sound, keys, codes, corners, numbers, damage, broken)
+    left_out = {serial: every[serial] for serial in every if serial in known}
+    return Loaded(sound, *columns.of(sound), damage, broken, left_out)
 
 
-def held_collection(store: Store, number: int, collection: Collection) -> HeldCollection:
-    """Return a collection ready to be searched.
+def held_collection(
+    store: Store, number: int, collection: Collection, checkpoint: Path
+) -> HeldCollection:
+    """Return a collection ready to be searched, from its checkpoint as far as that goes.
 
     Raises
     ------
     Corrupt
-        If anything is damaged: a shard never serves a part as if it were the whole.
+        If a record that is needed is damaged: a shard never serves a part as if it were the whole.
     """
-    found = loaded(store, number, collection)
+    with _without_collecting(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            opened = Checkpoint(checkpoint, number, collection, pool=pool)
+        except FileNotFoundError:
+            return _held(store, number, collection)
+        except Unusable as problem:
+            return _rebuilt(store, number, collection, problem)
+        with contextlib.closing(opened):
+            try:
+                return _held(store, number, collection, opened)
+            except Unusable as problem:
+                return _rebuilt(store, number, collection, problem)
+
+
+def _rebuilt(
+    store: Store, number: int, collection: Collection, problem: Unusable
+) -> HeldCollection:
+    _LOG.warning("checkpoint left aside, rebuilding the index from the store: %s", problem)
+    return _held(store, number, collection)
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keep the garbage collector from walking 1e5 new headers again and again; none is garbage."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+def _held(
+    store: Store, number: int, collection: Collection, checkpoint: Checkpoint | None = None
+) -> HeldCollection:
+    rows: dict[int, int] = {}
+
+    def covered(headers: Headers) -> Container[int]:
+        if checkpoint is not None:
+            rows.update(checkpoint.rows_in(headers))
+        return rows
+
+    found = loaded(store, number, collection, covered=covered)
     if found.damage:
         raise joined(found.damage)
     ledger = Ledger()
-    given = [ledger.add(serial, record) for serial, record in found.headers.items()]
-    index = PostingIndex.bulk(
-        collection.code_bytes,
+    every = sorted(itertools.chain(found.headers.items(), found.left_out.items()))
+    ordinal_of = {serial: ledger.add(serial, record) for serial, record in every}
+    index, n_forgotten = PostingIndex(collection.code_bytes), 0
+    if checkpoint is not None:
+        index, n_forgotten = _restored(checkpoint, rows, ordinal_of, ledger)
+    index.insert(
         keys=found.keys,
         codes=found.codes,
-        ordinals=np.repeat(np.array(given, np.uint32), found.lengths()),
+        ordinals=np.repeat(
+            np.array([ordinal_of[serial] for serial in found.headers], np.uint32), found.lengths()
+        ),
         numbers=found.numbers,
         corners=found.corners,
     )
-    next_serial = max(found.headers, default=-1) + 1
-    return HeldCollection(number, collection, ledger, index, next_serial)
+    serials = [*ordinal_of, *([] if checkpoint is None else checkpoint.serials.tolist())]
+    held = HeldCollection(number, collection, ledger, index, max(serials, default=-1) + 1)
+    held.uncovered = len(found.keys) + n_forgotten
+    return held
+
+
+def _restored(
+    checkpoint: Checkpoint, rows: Mapping[int, int], ordinal_of: Mapping[int, int], ledger: Ledger
+) -> tuple[PostingIndex, int]:
+    """Return the index of a checkpoint's segments, and how many of its rows are forgotten."""
+    nothing = ledger.reserve()
+    ordinals = np.full(len(checkpoint.serials) + 1, nothing, np.uint32)
+    for serial, row in rows.items():
+        ordinals[row] = ordinal_of[serial]
+    segments = checkpoint.segments(ordinals)
+    index = PostingIndex.restored(checkpoint.code_bytes, segments, [nothing])
+    return index, sum(map(len, segments)) - index.n_postings
 
 
 def joined(damage: list[Corrupt]) -> Corrupt:
@@ -123,6 +221,17 @@ def _headers(rows: Rows, damage: list[Corrupt], broken: set[int]) -> dict[int, S
     return headers
 
 
+def _spans(every: Headers, known: Container[int]) -> Iterator[tuple[int, int]]:
+    """Yield [first, end) of serials to read: everything, or what lies between known ones."""
+    if not known:
+        yield 0, LAST_SERIAL
+        return
+    for is_known, serials in itertools.groupby(every, key=lambda serial: serial in known):
+        if not is_known:
+            span = list(serials)
+            yield span[0], span[-1] + 1
+
+
 class _Columns:
     """The columns of all slides that have a header, filled chunk by chunk."""
 
@@ -137,12 +246,15 @@ class _Columns:
         self._codes = np.empty((n, code_bytes), np.uint8)
         self._corners = np.empty((n, 2), np.int32)
         self._numbers = np.empty(n, np.uint32)
+        self._counted = {kind: dict.fromkeys(headers, 0) for kind in (Kind.KEYS, Kind.BLOB)}
 
-    def fill(self, rows: Rows, damage: list[Corrupt], broken: set[int]) -> None:
-        """Read keys and blobs; name what is damaged, missing or left over."""
+    def fill(
+        self, rows: Rows, span: tuple[int, int], damage: list[Corrupt], broken: set[int]
+    ) -> None:
+        """Read keys and blobs of a span of serials; name what is damaged or left over."""
         for kind, take in ((Kind.KEYS, self._take_keys), (Kind.BLOB, self._take_blob)):
-            counted = dict.fromkeys(self._headers, 0)
-            for address, record in rows(kind):
+            counted = self._counted[kind]
+            for address, record in rows(kind, *span):
                 serial = records.serial_of(address)
                 chunk = int.from_bytes(address[12:16], "big")
                 if serial in counted:
@@ -151,6 +263,10 @@ class _Columns:
                     take(serial, chunk, address, record)
                 except Corrupt as error:
                     self._note(error, serial, damage, broken)
+
+    def check_counts(self, damage: list[Corrupt], broken: set[int]) -> None:
+        """Name the slides of which records are missing."""
+        for kind, counted in self._counted.items():
             for serial, chunks in counted.items():
                 self._check_count(kind, serial, chunks, damage, broken)
 

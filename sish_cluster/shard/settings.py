@@ -48,6 +48,14 @@ class ShardSettings:
     search_queue: int = 256
     """Searches waiting for a thread before more are sent away with `Unavailable`."""
 
+    checkpoint_postings: int = 100_000
+    """Postings that must have come or gone before a checkpoint is written: fewer load from the store
+    in a quarter of a second. A shard that closes writes one from here on."""
+    checkpoint_share: float = 0.25
+    """Share of a collection's postings that must have come or gone before a checkpoint is written
+    while serving: growing then writes each posting about five times, and a restart after a kill reads at
+    most this share from the store."""
+
     def __post_init__(self) -> None:
         if self.map_bytes is not None and self.map_bytes < SMALLEST_MAP_BYTES:
             raise BadRequest(
@@ -55,9 +63,20 @@ class ShardSettings:
                 f" found {self.map_bytes}",
                 field="map_bytes",
             )
-        counts = ("group_slides", "queue_slides", "search_threads", "search_queue")
+        counts = (
+            "group_slides",
+            "queue_slides",
+            "search_threads",
+            "search_queue",
+            "checkpoint_postings",
+        )
         for name in counts:
             if getattr(self, name) < 1:
                 raise BadRequest(
                     f"{name} must be at least 1; found {getattr(self, name)}", field=name
                 )
+        if not 0.0 <= self.checkpoint_share <= 1.0:
+            raise BadRequest(
+                f"checkpoint_share must be 0..1; found {self.checkpoint_share}",
+                field="checkpoint_share",
+            )

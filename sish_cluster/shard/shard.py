@@ -34,6 +34,7 @@ from sish_cluster.shard import reads
 from sish_cluster.shard.backup import backed_up
 from sish_cluster.shard.changes import Change, Commit, Create, Forget, Ingest
 from sish_cluster.shard.check import Report, check_in_another_process
+from sish_cluster.shard.checkpointer import Checkpointer
 from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.held import HeldCollection
 from sish_cluster.shard.loading import held_collection
@@ -86,7 +87,10 @@ class Shard:
         except BaseException:
             self._data_dir.unlock()
             raise
-        self._writer = Writer(self._store, settings)
+        self._checkpointer = Checkpointer(self._data_dir, settings)
+        self._writer = Writer(self._store, settings, self._checkpointer)
+        for held in self._shelf.values():
+            self._writer.tend(held)
 
     def __enter__(self) -> Shard:
         return self
@@ -95,8 +99,12 @@ class Shard:
         self.close()
 
     def close(self) -> None:
-        """Finish queued changes and let go of the data directory; repeating it changes nothing."""
+        """Finish queued changes, write the checkpoints that are worth it, let go of the folder.
+
+        Repeating it changes nothing.
+        """
         self._writer.close()
+        self._checkpointer.close(self._shelf.values() if self._writer.fault is None else ())
         self._store.close()
         self._data_dir.unlock()
 
@@ -342,7 +350,9 @@ def _opened(data_dir: DataDir) -> tuple[Store, dict[str, HeldCollection]]:
             check_in_another_process(data_dir).raise_damage()
         with data_dir.opening():
             shelf = {
-                collection.name: held_collection(store, number, collection)
+                collection.name: held_collection(
+                    store, number, collection, data_dir.checkpoint(collection.name)
+                )
                 for number, collection in store.collections()
             }
         store.reopen()

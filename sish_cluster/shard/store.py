@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 
@@ -28,6 +28,9 @@ from sish_cluster.shard.records import Kind, SlideRecord, Totals
 
 OVERDRAW_BYTES = 4 << 20
 """Room above the limit for forgetting and committing, so that a full store can always be emptied."""
+
+LAST_SERIAL = (1 << 64) - 1
+"""Above every serial a slide ever gets."""
 
 _TABLES = {kind: kind.name.lower().encode() for kind in Kind}
 _FULL_TEXTS = ("no space left", "file too large", "quota exceeded", "input/output error")
@@ -42,6 +45,15 @@ _DAMAGE = (
     lmdb.BadValsizeError,
     lmdb.CursorFullError,
 )
+
+
+class Rows(Protocol):
+    """Yields (address, record) of one kind in order, of slides with ``first <= serial < end``."""
+
+    def __call__(
+        self, kind: Kind, first: int = 0, end: int = LAST_SERIAL
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yield LMDB's own buffers."""
 
 
 class Batch:
@@ -259,20 +271,19 @@ class Store:
             return records.totals_of(address, record)
 
     @contextlib.contextmanager
-    def rows(self, number: int) -> Iterator[Callable[[Kind], Iterator[tuple[Any, Any]]]]:
-        """Lend a collection's raw records: ``rows(kind)`` yields (address, record) in order.
-
-        The buffers are LMDB's own and end with the block; all kinds are of one moment.
-        """
-        prefix = number.to_bytes(4, "big")
+    def rows(self, number: int) -> Iterator[Rows]:
+        """Lend a collection's raw records of one moment; the buffers end with the block."""
         with self._reading() as txn:
 
-            def rows_of(kind: Kind) -> Iterator[tuple[Any, Any]]:
+            def rows_of(
+                kind: Kind, first: int = 0, end: int = LAST_SERIAL
+            ) -> Iterator[tuple[Any, Any]]:
                 cursor = txn.cursor(self._tables[kind])
-                if not cursor.set_range(prefix):
+                stop = records.slide_address(number, end)
+                if not cursor.set_range(records.slide_address(number, first)):
                     return
                 for address, record in cursor:
-                    if bytes(address[:4]) != prefix:
+                    if bytes(address[: len(stop)]) >= stop:
                         return
                     yield address, record
 

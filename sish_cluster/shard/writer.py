@@ -20,7 +20,9 @@ from typing import Any
 
 from sish_cluster.core.errors import Internal, SishError, StoreFull, Unavailable
 from sish_cluster.shard.changes import Change
+from sish_cluster.shard.checkpointer import Checkpointer
 from sish_cluster.shard.compactor import Compactor
+from sish_cluster.shard.held import HeldCollection
 from sish_cluster.shard.settings import ShardSettings
 from sish_cluster.shard.store import Batch, Store
 
@@ -43,20 +45,31 @@ class Writer:
         Where batches go; nobody else writes to it.
     settings
         Sizes of batches and of the queue.
+    checkpointer
+        Told of every collection that changed.
     """
 
-    def __init__(self, store: Store, settings: ShardSettings) -> None:
+    def __init__(self, store: Store, settings: ShardSettings, checkpointer: Checkpointer) -> None:
         self._store = store
         self._settings = settings
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._room = threading.BoundedSemaphore(settings.queue_slides)
         self._next: _Job | None = None
         self._compactor = Compactor(settings.name)
+        self._checkpointer = checkpointer
         self.fault: SishError | None = None
         self._closing = threading.Lock()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name=f"writer-{settings.name}")
         self._thread.start()
+
+    def tend(self, held: HeldCollection) -> None:
+        """Have a collection compacted and its checkpoint written where that is due.
+
+        For the writer's thread, or for whoever opened the collection before its first change.
+        """
+        self._compactor.note(held)
+        self._checkpointer.note(held)
 
     def submit(self, change: Change, *, timeout_s: float) -> Future[Any]:
         """Queue a change; the future ends after its commit is durable and visible.
@@ -174,7 +187,7 @@ class Writer:
             if job.refusal is not None:
                 job.future.set_exception(job.refusal)
         for held in touched:
-            self._compactor.note(held)
+            self.tend(held)
 
     def _break(self, group: Iterable[_Job], error: Exception) -> None:
         """Stop serving: memory may no longer agree with what is durable."""

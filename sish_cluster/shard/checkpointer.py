@@ -1,0 +1,106 @@
+"""The checkpointer: writes checkpoints in the background once enough has changed, and at the end.
+
+It works from a view, at a low priority, and syncs often, so that neither changes nor searches wait for
+it. What the disk refuses is said once and tried again after as much change again: a shard without a
+checkpoint is right all the same and only starts more slowly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable
+
+from sish_cluster.shard.checkpoint import write_checkpoint
+from sish_cluster.shard.checkpoint_file import Abandoned
+from sish_cluster.shard.data_dir import DataDir
+from sish_cluster.shard.held import HeldCollection
+from sish_cluster.shard.settings import ShardSettings
+
+_LOG = logging.getLogger(__name__)
+
+_NICENESS = 10
+"""What the thread adds to its niceness: searches that want the processor get most of it."""
+
+
+class Checkpointer:
+    """A thread that writes the checkpoints of the collections it is told of, one at a time.
+
+    Parameters
+    ----------
+    data_dir
+        Where they go.
+    settings
+        When one is due.
+    """
+
+    def __init__(self, data_dir: DataDir, settings: ShardSettings) -> None:
+        self._data_dir = data_dir
+        self._settings = settings
+        self._due: queue.SimpleQueue[HeldCollection | None] = queue.SimpleQueue()
+        self._noted: set[int] = set()
+        self._refused_at: dict[int, int] = {}
+        self._is_closing = threading.Event()
+        name = f"checkpointer-{settings.name}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def note(self, held: HeldCollection) -> None:
+        """Have a checkpoint written soon if one is due; called by the writer only."""
+        if held.number not in self._noted and self._is_due(held):
+            self._noted.add(held.number)
+            self._due.put(held)
+
+    def close(self, shelf: Iterable[HeldCollection]) -> None:
+        """Call off what is being written, then write what is worth it; repeating changes nothing."""
+        if self._is_closing.is_set():
+            return
+        self._is_closing.set()
+        self._due.put(None)
+        self._thread.join()
+        for held in shelf:
+            if held.uncovered >= self._settings.checkpoint_postings:
+                self._write(held, lambda: False)
+
+    def _is_due(self, held: HeldCollection) -> bool:
+        settings = self._settings
+        enough = max(
+            settings.checkpoint_postings,
+            settings.checkpoint_share * held.index.n_postings,
+            2 * self._refused_at.get(held.number, 0),
+        )
+        return held.uncovered >= enough
+
+    def _run(self) -> None:
+        with contextlib.suppress(
+            OSError
+        ):  # a system that refuses it only makes searches wait a bit
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        while (held := self._due.get()) is not None:
+            if not self._is_closing.is_set():
+                self._write(held, self._is_closing.is_set)
+            self._noted.discard(held.number)
+
+    def _write(self, held: HeldCollection, is_called_off: Callable[[], bool]) -> None:
+        with held.changing:
+            view, covered = held.view, held.uncovered
+        path = self._data_dir.checkpoint(held.collection.name)
+        try:
+            write_checkpoint(path, held.number, held.collection, view, is_called_off=is_called_off)
+        except Abandoned:
+            return
+        except Exception as error:
+            self._refused_at[held.number] = covered
+            _LOG.warning(
+                "no checkpoint %s (%s): the next start reads the store instead, which takes longer;"
+                " free disk space or make the folder writable",
+                path,
+                error,
+            )
+            return
+        self._refused_at.pop(held.number, None)
+        with held.changing:
+            held.uncovered -= covered
