@@ -32,6 +32,16 @@ POLL_S = 0.02
 LOG_LINES = 30
 """Last lines of a log that an error shows: a traceback fits."""
 
+TIED_TO_STDIN = """
+import os, runpy, signal, threading
+def end_with_parent():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_parent, daemon=True).start()
+runpy.run_module("sish_cluster.cli", run_name="__main__", alter_sys=True)
+"""
+"""Runs ``sish``, and drains it when its standard input ends: that happens however its parent died."""
+
 FREE_PORT = "127.0.0.1:0"
 """Loopback, a port the system picks."""
 
@@ -85,13 +95,13 @@ class ServerProcess:
         """Start the process without waiting for it."""
         self._port_file.parent.mkdir(parents=True, exist_ok=True)
         self._port_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "sish_cluster.cli", *self._arguments]
+        command = [sys.executable, "-c", TIED_TO_STDIN, *self._arguments]
         command += ["--listen", self.address, "--port-file", str(self._port_file)]
         with self.log_file.open("ab") as log:
             # A process group of its own: Control-C ends this program, which then drains the server.
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self._environment},
@@ -128,10 +138,9 @@ class ServerProcess:
         self.ask_to_stop()
         if self._process is None:
             return
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        self.kill()
         atexit.unregister(self.kill)
 
     def ask_to_stop(self) -> None:
@@ -145,6 +154,8 @@ class ServerProcess:
             self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     def log_tail(self, lines: int = LOG_LINES) -> str:
         """Return the last lines of the log."""

@@ -1,5 +1,8 @@
 import os
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from sish_cluster.client import Client
@@ -63,6 +66,21 @@ def test_a_cluster_leaves_no_process_behind_whatever_ends_it(tmp_path):
         raise KeyboardInterrupt
     assert len(pids) == 2
     assert not any(map(is_alive, pids))
+
+
+def test_a_server_ends_when_the_program_that_started_it_is_killed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from sish_cluster.local.processes import ServerProcess\n"
+        "folder = Path(sys.argv[1])\n"
+        "server = ServerProcess('a', ['shard', 'serve', '--data-dir', str(folder / 'a')], folder)\n"
+        "server.start(); print(server.pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        server = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    assert psutil.wait_procs([server], timeout=30)[1] == []
 
 
 def test_a_cluster_serves_the_same_folder_again(tmp_path):
