@@ -41,10 +41,6 @@ SHARED_SLIDES = Path(__file__).resolve().parents[2] / "shared" / "data" / "slide
 CUT = 4 * 10**14
 """Key at which the two shards meet: about half of the largest key, 8.1e14."""
 
-BOUND = 192
-"""Hamming bits of the demonstration's searches, of 1024: at the published 128 a slide without a near
-relative among a handful finds nothing to show."""
-
 OUT = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 
 
@@ -178,10 +174,11 @@ class Demo:
     def _search(
         self, client: Client, encoded: EncodedSlide, note: str, *, exclude: Exclusion | None = None
     ) -> Searched:
+        bound = client.definition_of(self._collection).max_distance
         query = Query(
             encoded.patches,
             encoded.fingerprint,
-            SearchSettings(max_distance=BOUND),
+            SearchSettings(max_distance=bound),
             filter_of((), exclude or Exclusion()),
             patient=encoded.slide.patient,
         )

@@ -13,7 +13,11 @@ from rich.table import Table
 from sish_cluster.cli.networks import encoder_settings, network_options
 from sish_cluster.cli.options import ExampleCommand, cluster_options, open_cluster
 from sish_cluster.cli.output import collections_table, console, printed_json
-from sish_cluster.core.collection import Collection, CollectionState
+from sish_cluster.core.collection import (
+    Collection,
+    CollectionState,
+    default_max_distance,
+)
 from sish_cluster.core.errors import BadRequest
 
 MOST_VALUES = 8
@@ -37,7 +41,9 @@ def collection() -> None:
 @click.option("--fingerprint", help="Encoder fingerprint; without one, this machine's encoder's.")
 @click.option("--code-bits", type=int, help="Bits of a code; needed with --fingerprint.")
 @click.option(
-    "--max-distance", type=int, default=128, show_default=True, help="Default bound, bits."
+    "--max-distance",
+    type=int,
+    help="Default bound, bits.  [default: of 1024, 128 published, 192 compact]",
 )
 @click.option("--describe-encoder", "about", default="", help="One line about the encoder.")
 @network_options
@@ -46,7 +52,7 @@ def create(
     name: str,
     fingerprint: str | None,
     code_bits: int | None,
-    max_distance: int,
+    max_distance: int | None,
     about: str,
     router: str | None,
     home: Path | None,
@@ -59,6 +65,8 @@ def create(
         )
     if not (fingerprint and code_bits):
         fingerprint, code_bits, about = _own_encoder(networks)
+    if max_distance is None:
+        max_distance = default_max_distance(networks["profile"], code_bits)
     made = Collection(name, fingerprint, code_bits, max_distance, about)
     with open_cluster(router, home) as client:
         was_created = client.create_collection(made)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sish_cluster.client import Client, EncoderDescription
-from sish_cluster.core.collection import Collection
+from sish_cluster.core.collection import Collection, default_max_distance
 from sish_cluster.core.errors import SishError, UnknownCollection
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.slide import Slide
@@ -97,7 +97,8 @@ def ensured_collection(client: Client, name: str, encoder: EncoderDescription) -
     FingerprintMismatch
         If it belongs to another encoder.
     """
-    wanted = Collection(name, encoder.fingerprint, encoder.code_bits, encoder=str(encoder))
+    bound = default_max_distance(encoder.profile, encoder.code_bits)
+    wanted = Collection(name, encoder.fingerprint, encoder.code_bits, bound, str(encoder))
     try:
         client.definition_of(name).check_fingerprint(encoder.fingerprint)
     except UnknownCollection:
