@@ -15,7 +15,7 @@ from sish_cluster.shard import check
 from sish_cluster.shard.backup import backed_up, restored
 from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.server import shard_server
-from sish_cluster.shard.settings import SMALLEST_MAP_BYTES, ShardSettings
+from sish_cluster.shard.settings import CHECKPOINT_POSTINGS, SMALLEST_MAP_BYTES, ShardSettings
 from sish_cluster.shard.shard import Shard
 from sish_cluster.shard.warming import warm_kernels
 from sish_cluster.wire.serving import ServingSettings, serve
@@ -82,6 +82,13 @@ def shard() -> None:
     "--range", "key_range", default=":", metavar="START:END", help="Keys owned, half-open."
 )
 @click.option("--map-size", type=ByteSize(), help="What the store may grow to.  [default: 1TiB]")
+@click.option(
+    "--checkpoint-postings",
+    type=click.IntRange(min=1),
+    default=CHECKPOINT_POSTINGS,
+    show_default=True,
+    help="Postings that come or go before a checkpoint is worth writing.",
+)
 @click.option("--port-file", type=click.Path(path_type=Path), help="Gets the bound HOST:PORT.")
 def serve_shard(
     *,
@@ -91,12 +98,14 @@ def serve_shard(
     select: tuple[str, ...],
     key_range: str,
     map_size: int | None,
+    checkpoint_postings: int,
     port_file: Path | None,
 ) -> None:
     """Serve a shard until SIGTERM.
 
     Prints one line with the bound address once it is ready. On SIGTERM it reports NOT_SERVING, lets
-    running calls finish, and closes the store.
+    running calls finish, writes a checkpoint where that makes the next start faster, and closes the
+    store.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = ShardSettings(
@@ -105,6 +114,7 @@ def serve_shard(
         selector=Selector.parsed(select),
         range=KeyRange.parsed(key_range),
         map_bytes=map_size,
+        checkpoint_postings=checkpoint_postings,
     )
     with Shard(settings) as opened:
         warm_kernels()
@@ -139,7 +149,7 @@ async def _served(opened: Shard, serving: ServingSettings) -> None:
     help="Remove damaged slides (the shard must be stopped), so that they can be ingested again.",
 )
 def check_shard(*, data_dir: Path, as_json: bool, drop_damaged: bool) -> None:
-    """Read every record again and compare the index with them.
+    """Read every record again and compare the index and the checkpoint with them.
 
     May run while the shard serves. Exits with 5 when something is damaged, naming it.
     """
@@ -193,8 +203,9 @@ def _print(report: check.Report, *, as_json: bool) -> None:
         return
     for found in report.collections:
         click.echo(f"{found.name}: {found.slides} slides, {found.postings} postings sound")
-    for problem in report.damage:
+    problems = [*report.damage, *report.checkpoint_damage]
+    for problem in problems:
         click.echo(f"damaged: {problem}")
     if report.dropped:
         click.echo(f"{report.dropped} damaged slides dropped: ingest them again")
-    click.echo("all sound" if not report.damage else f"{len(report.damage)} damaged")
+    click.echo("all sound" if not problems else f"{len(problems)} damaged")

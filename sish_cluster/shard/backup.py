@@ -14,6 +14,7 @@ from pathlib import Path
 from sish_cluster.core.errors import BadRequest, NotPermitted, StoreFull
 from sish_cluster.shard.check import Report, check_in_another_process
 from sish_cluster.shard.data_dir import DataDir, sync_folder
+from sish_cluster.shard.steps import reached
 from sish_cluster.shard.store import Store
 
 
@@ -61,10 +62,14 @@ def _copied(source: Path, target: Path, *, what: str, store: Store | None = None
     try:
         shutil.rmtree(part, ignore_errors=True)
         copy = DataDir(part).made()
+        reached("backup begun")
         _copy_store(origin, copy, store)
+        reached("backup copied")
         report = check_in_another_process(copy)
         report.raise_damage()
+        reached("backup checked")
         os.replace(part, target)
+        reached("backup renamed")
         sync_folder(target.parent)
     except OSError as error:
         problem = f"cannot write {target} ({error.strerror})"

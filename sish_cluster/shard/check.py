@@ -1,4 +1,4 @@
-"""The scrub: every checksum of a store read again, the index rebuilt from the records and compared.
+"""The scrub: every checksum read again, the index rebuilt from the records, the checkpoint compared.
 
 It reads while a shard serves (a second process may read an LMDB environment) and changes nothing,
 unless asked to drop damaged slides, which needs the data directory for itself. Pages of LMDB's own tree
@@ -8,18 +8,24 @@ says so instead of dying.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import Corrupt, SishError
 from sish_cluster.core.key import UNIVERSE
 from sish_cluster.shard import records
+from sish_cluster.shard.checkpoint import Checkpoint, Unusable
 from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.index import PostingIndex
 from sish_cluster.shard.loading import Loaded, joined, loaded
@@ -51,14 +57,23 @@ class Report:
         One message per damaged slide or record; none when all is well.
     dropped
         Damaged slides that were removed.
+    checkpoint_damage
+        One message per damaged checkpoint: the next start rebuilds it, nothing is lost.
     """
 
     collections: list[CheckedCollection]
     damage: list[str]
     dropped: int = 0
+    checkpoint_damage: Sequence[str] = ()
 
     def raise_damage(self) -> None:
         """Raise `Corrupt` unless all is well."""
+        self.raise_store_damage()
+        if self.checkpoint_damage:
+            raise joined([Corrupt(message) for message in self.checkpoint_damage])
+
+    def raise_store_damage(self) -> None:
+        """Raise `Corrupt` unless the store is sound."""
         if self.damage:
             raise joined([Corrupt(message) for message in self.damage])
 
@@ -73,13 +88,16 @@ def checked(data_dir: DataDir) -> Report:
     try:
         collections: list[CheckedCollection] = []
         damage: list[str] = []
+        checkpoint_damage: list[str] = []
         for number, collection in store.collections():
             found = loaded(store, number, collection)
             damage.extend(error.message for error in found.damage)
             damage.extend(_index_damage(collection, found))
+            path = data_dir.checkpoint(collection.name)
+            checkpoint_damage.extend(_checkpoint_damage(path, number, collection, found))
             counts = (len(found.headers), sum(found.lengths()))
             collections.append(CheckedCollection(collection.name, *counts))
-        return Report(collections, damage)
+        return Report(collections, damage, checkpoint_damage=checkpoint_damage)
     except Corrupt as error:
         return Report([], [error.message])
     finally:
@@ -99,9 +117,8 @@ def check_in_another_process(data_dir: DataDir) -> Report:
         return _unreadable(
             data_dir, f"it ended with {done.returncode}: {done.stderr[-300:].strip()}"
         )
-    return Report(
-        [CheckedCollection(**c) for c in values["collections"]], values["damage"], values["dropped"]
-    )
+    collections = [CheckedCollection(**found) for found in values.pop("collections")]
+    return Report(collections, **values)
 
 
 def drop_damaged(data_dir: DataDir) -> Report:
@@ -166,23 +183,59 @@ def _index_damage(collection: Collection, found: Loaded) -> list[str]:
         index.check()
     except (AssertionError, SishError) as error:
         return [f"the index of collection {collection.name!r} breaks its own rules: {error}"]
-    eligible = np.ones(len(found.headers), bool)
-    rows = index.snapshot().range_rows(
-        0, UNIVERSE, eligible=eligible, limit=max(1, len(found.keys)), after=None
-    )
-    here = np.lexsort((found.numbers, ordinals, found.keys))
+    if _is_same(index, found, np.ones(len(found.headers), bool)):
+        return []
+    return [f"the index of collection {collection.name!r} differs from its records"]
+
+
+def _checkpoint_damage(path: Path, number: int, collection: Collection, found: Loaded) -> list[str]:
+    """Read a checkpoint whole and compare the postings of every slide that the store has too."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        try:
+            checkpoint = Checkpoint(path, number, collection, pool=pool)
+        except FileNotFoundError:
+            return []
+        except Unusable as problem:
+            return [] if problem.is_foreign else [_rebuilt_next(str(problem))]
+        place_of = {serial: place for place, serial in enumerate(found.headers)}
+        ordinals = np.full(len(checkpoint.serials) + 1, len(place_of), np.uint32)
+        for serial, row in checkpoint.rows_in(found.headers).items():
+            ordinals[row] = place_of[serial]
+        with contextlib.closing(checkpoint):
+            try:
+                segments = checkpoint.segments(ordinals)
+            except Unusable as problem:
+                return [_rebuilt_next(str(problem))]
+    index = PostingIndex.restored(collection.code_bytes, segments, [len(place_of)])
+    is_covered = np.zeros(len(place_of), bool)
+    is_covered[ordinals[ordinals < len(place_of)]] = True
+    if _is_same(index, found, is_covered):
+        return []
+    return [_rebuilt_next(f"{path} differs from the store's records")]
+
+
+def _rebuilt_next(problem: str) -> str:
+    return f"{problem}: nothing is lost; delete it, or restart the shard, which rebuilds it"
+
+
+def _is_same(index: PostingIndex, found: Loaded, is_chosen: npt.NDArray[np.bool_]) -> bool:
+    """Whether an index gives back just the records of the chosen slides, by place in the headers."""
+    every = np.repeat(np.arange(len(found.headers), dtype=np.uint32), found.lengths())
+    kept = np.flatnonzero(is_chosen[every])
+    limit = max(1, len(found.keys))
+    rows = index.snapshot().range_rows(0, UNIVERSE, eligible=is_chosen, limit=limit, after=None)
+    here = kept[np.lexsort((found.numbers[kept], every[kept], found.keys[kept]))]
     there = np.lexsort((rows.numbers, rows.ordinals, rows.keys))
-    same = len(here) == len(there) and all(
-        np.array_equal(ours[here], theirs[there].reshape(ours.shape))
+    return len(here) == len(there) and all(
+        np.array_equal(ours[here], theirs[there].reshape(len(here), *ours.shape[1:]))
         for ours, theirs in (
             (found.keys, rows.keys),
-            (ordinals, rows.ordinals),
+            (every, rows.ordinals),
             (found.numbers, rows.numbers),
             (found.codes, rows.codes),
             (found.corners, rows.corners),
         )
     )
-    return [] if same else [f"the index of collection {collection.name!r} differs from its records"]
 
 
 def _unreadable(data_dir: DataDir, why: str) -> Report:

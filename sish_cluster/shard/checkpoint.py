@@ -34,7 +34,21 @@ _LAYOUT = [SEGMENT_LAYOUT, HEAD, LANES]
 
 
 class Unusable(Exception):
-    """A checkpoint that must be left aside; the text names the file and what was found."""
+    """A checkpoint that must be left aside; the text names the file and what was found.
+
+    Parameters
+    ----------
+    path
+        The file.
+    found
+        What was wrong.
+    """
+
+    def __init__(self, path: Path, found: Exception) -> None:
+        text = str(found)
+        super().__init__(text if str(path) in text else f"{path}: {type(found).__name__}: {text}")
+        self.is_foreign = isinstance(found, CheckpointMismatch)
+        """Whether it is sound, but of another layout or collection."""
 
 
 def write_checkpoint(
@@ -106,7 +120,7 @@ class Checkpoint:
         except FileNotFoundError:
             raise
         except (SishError, OSError, ValueError, KeyError, TypeError) as error:
-            raise Unusable(_named(path, error)) from error
+            raise Unusable(path, error) from error
         try:
             self._check_owner(_about(number, collection))
             self.serials = self._file.column("serials")
@@ -118,7 +132,7 @@ class Checkpoint:
             ]
         except (SishError, OSError, ValueError, KeyError, TypeError) as error:
             self.close()
-            raise Unusable(_named(path, error)) from error
+            raise Unusable(path, error) from error
 
     def close(self) -> None:
         """Stop reading and close the file."""
@@ -168,7 +182,7 @@ class Checkpoint:
                 raise self._file.damaged("has other rows than it says")
             return [segment_from(columns, self.code_bytes) for columns in self._columns]
         except (SishError, OSError) as error:
-            raise Unusable(_named(self._file.path, error)) from error
+            raise Unusable(self._file.path, error) from error
 
     def _check_owner(self, wanted: Mapping[str, Any]) -> None:
         found = {name: self._file.about.get(name) for name in wanted}
@@ -194,8 +208,3 @@ def _renumbered(
         part = column[start : start + (1 << 20)]
         part[:] = ordinals[part]
     return counts
-
-
-def _named(path: Path, error: Exception) -> str:
-    text = str(error)
-    return text if str(path) in text else f"{path}: {type(error).__name__}: {text}"

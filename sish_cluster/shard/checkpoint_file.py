@@ -21,7 +21,6 @@ import dataclasses
 import json
 import os
 import struct
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -33,6 +32,7 @@ import numpy.typing as npt
 
 from sish_cluster.core.errors import CheckpointMismatch, Corrupt
 from sish_cluster.shard.data_dir import sync_folder
+from sish_cluster.shard.steps import reached
 
 FILE_LAYOUT = 1
 """Layout of the file as drawn above."""
@@ -45,9 +45,6 @@ BLOCK_BYTES = 4 << 20
 
 SYNC_BYTES = 32 << 20
 """Bytes written between two syncs, so that the writer's own sync never waits behind a gigabyte."""
-
-STEP_EVENT = "sish.shard.step"
-"""Audit event (`sys.audit`) of each moment at which a crash is tested; its argument is the step."""
 
 _TRAILER = struct.Struct("<QII8s")
 """Place of the table, its bytes, its CRC-32C, MAGIC."""
@@ -98,21 +95,21 @@ def write_columns(
     """
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(path.name + ".part")
-    sys.audit(STEP_EVENT, "checkpoint begun")
+    reached("checkpoint begun")
     try:
         with open(part, "wb") as file:
             _write(file, about, columns, is_called_off)
-            sys.audit(STEP_EVENT, "checkpoint written")
+            reached("checkpoint written")
             file.flush()
             os.fsync(file.fileno())
-        sys.audit(STEP_EVENT, "checkpoint synced")
+        reached("checkpoint synced")
         os.replace(part, path)
-        sys.audit(STEP_EVENT, "checkpoint renamed")
+        reached("checkpoint renamed")
         sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-    sys.audit(STEP_EVENT, "checkpoint durable")
+    reached("checkpoint durable")
 
 
 def _write(
@@ -141,7 +138,7 @@ def _write(
         dtype = column.dtype.newbyteorder("<").str
         placed[name] = _Placed(dtype, column.shape, place, checksums)
         place += column.nbytes
-        sys.audit(STEP_EVENT, f"checkpoint column {name}")
+        reached(f"checkpoint column {name}")
     table = _table_bytes(about, placed)
     file.write(table)
     file.write(_TRAILER.pack(place, len(table), crc32c.crc32c(table), MAGIC))

@@ -46,6 +46,8 @@ class Checkpointer:
         self._is_closing = threading.Event()
         name = f"checkpointer-{settings.name}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        with contextlib.suppress(OSError):  # a folder that cannot be changed has none to come
+            data_dir.drop_unfinished()
         self._thread.start()
 
     def note(self, held: HeldCollection) -> None:

@@ -49,6 +49,11 @@ class DataDir:
         """Return a collection's checkpoint file, there or not."""
         return self.checkpoints / f"{collection}.ckpt"
 
+    def drop_unfinished(self) -> None:
+        """Remove what a crash left of checkpoints that were being written; needs the lock."""
+        for part in self.checkpoints.glob("*.part"):
+            part.unlink(missing_ok=True)
+
     def made(self) -> DataDir:
         """Create what is missing, durably, and check the layout.
 

@@ -18,6 +18,7 @@ from sish_cluster.core.posting import PatchColumns
 from sish_cluster.shard.index import PostingIndex, Snapshot
 from sish_cluster.shard.ledger import Ledger, LedgerView
 from sish_cluster.shard.records import SlideRecord
+from sish_cluster.shard.steps import reached
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,6 +111,7 @@ class HeldCollection:
         self.index.compact()
         with self.changing:
             self._show([])
+        reached("compaction shown")
         return True
 
     def state(self) -> CollectionState:

@@ -22,6 +22,7 @@ from sish_cluster.core.key import Keys, checked_keys
 from sish_cluster.shard.found import Found, Rows
 from sish_cluster.shard.segment import Segment, merged, segment_of
 from sish_cluster.shard.snapshot import Snapshot
+from sish_cluster.shard.steps import reached
 
 __all__ = ["Found", "PostingIndex", "Rows", "Snapshot"]
 
@@ -171,9 +172,12 @@ class PostingIndex:
         with self._compacting:
             while chosen := self._claim():
                 try:
+                    reached("compaction begun")
                     replacement = self._merge(chosen)
+                    reached("compaction merged")
                     with self._publishing:
                         self._replace(chosen, replacement)
+                    reached("compaction swapped")
                 finally:
                     self._busy = frozenset()
 

@@ -19,6 +19,9 @@ EVERY_SLIDE = Selector()
 EVERY_KEY = KeyRange()
 """The range of a shard that owns every key."""
 
+CHECKPOINT_POSTINGS = 100_000
+"""1e5: fewer load from the store in a fraction of a second, so that a checkpoint gains nothing."""
+
 SMALLEST_MAP_BYTES = 256 << 10
 """256 KiB: below this LMDB cannot hold even the tables."""
 
@@ -48,9 +51,9 @@ class ShardSettings:
     search_queue: int = 256
     """Searches waiting for a thread before more are sent away with `Unavailable`."""
 
-    checkpoint_postings: int = 100_000
-    """Postings that must have come or gone before a checkpoint is written: fewer load from the store
-    in a quarter of a second. A shard that closes writes one from here on."""
+    checkpoint_postings: int = CHECKPOINT_POSTINGS
+    """Postings that must have come or gone before a checkpoint is written, while serving or when the
+    shard closes."""
     checkpoint_share: float = 0.25
     """Share of a collection's postings that must have come or gone before a checkpoint is written
     while serving: growing then writes each posting about five times, and a restart after a kill reads at

@@ -343,11 +343,11 @@ class Shard:
 def _opened(data_dir: DataDir) -> tuple[Store, dict[str, HeldCollection]]:
     """Open the store and load it; where the last load died, check it in another process first."""
     if data_dir.died_opening():
-        check_in_another_process(data_dir).raise_damage()
+        check_in_another_process(data_dir).raise_store_damage()
     store = Store(data_dir.store, limit_bytes=data_dir.limit_bytes)
     try:
         if store.is_truncated():
-            check_in_another_process(data_dir).raise_damage()
+            check_in_another_process(data_dir).raise_store_damage()
         with data_dir.opening():
             shelf = {
                 collection.name: held_collection(
