@@ -1,0 +1,1 @@
+"""What bench_index measures: data, ordered keys, searches, memory."""
