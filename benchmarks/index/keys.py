@@ -69,11 +69,11 @@ def _plain_rows(watch, keys, few, sure):
     )
     yield row(who="bisect, list", spent=bisected, per=len(few), **sure)
     roaring = pyroaring.BitMap64(keys.astype(np.uint64).tolist())
-
-    def by_rank():
-        return [roaring[roaring.rank(q)] for q in few if q < plain[-1]]
-
-    yield row(who="pyroaring 64", spent=watch.times(by_rank, repeats=3), per=len(few), **sure)
+    fewer = few[:200]
+    by_bit = watch.times(
+        lambda: [roaring.next_set_bit(q + 1) for q in fewer if q < plain[-1]], repeats=3
+    )
+    yield row(who="pyroaring 64", spent=by_bit, per=len(fewer), **sure)
     with (
         tempfile.TemporaryDirectory() as folder,
         lmdb.open(folder, map_size=1 << 32, sync=False) as env,
