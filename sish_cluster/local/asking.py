@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from sish_cluster.client import Client
-from sish_cluster.core.errors import BadLabels, BadSlide
+from sish_cluster.core.errors import BadLabels, BadSlide, Unavailable
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.slide import Slide
 from sish_cluster.local.encoding import SlideEncoder, SlideToEncode, Watch, unwatched
@@ -70,12 +70,16 @@ def encoded_query(
 def with_known_labels(client: Client, collection: str, query: EncodedSlide) -> EncodedSlide:
     """Return the query with the labels the collection has for the same file, where it has none.
 
-    The file is the same when its content is, whatever it is called.
+    The file is the same when its content is, whatever it is called. Labels are a help, not a need: while
+    a shard that may hold the slide is away, the query goes without.
     """
     own = query.slide
     if own.patient or own.diagnosis or own.site:
         return query
-    held = client.list_slides(collection, slide_id=own.slide_id)
+    try:
+        held = list(client.list_slides(collection, slide_id=own.slide_id))
+    except Unavailable:
+        return query
     same = next((s.slide for s in held if s.slide.digest == own.digest and own.digest), None)
     if same is None:
         return query

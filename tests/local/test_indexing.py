@@ -4,7 +4,7 @@ import pytest
 
 from sish_cluster import open_home
 from sish_cluster.client import EncoderDescription
-from sish_cluster.core.errors import BadSlide, FingerprintMismatch
+from sish_cluster.core.errors import BadSlide, FingerprintMismatch, ShardUnavailable
 from sish_cluster.core.slide import Slide
 from sish_cluster.local.asking import encoded_query, query_slide, with_known_labels
 from sish_cluster.local.encoding import SlideFailure, SlideProgress, SlideToEncode
@@ -113,6 +113,18 @@ def test_a_query_takes_the_labels_its_file_has_in_the_collection(client):
     assert with_known_labels(client, "synthetic", bare).slide.patient == "patient-0"
     other = dataclasses.replace(bare, slide=Slide(known.slide_id, digest="d2"))
     assert with_known_labels(client, "synthetic", other).slide.patient == ""
+
+
+class Away:
+    """A cluster one shard of which is away: its slides cannot be listed."""
+
+    def list_slides(self, collection, *, slide_id):
+        raise ShardUnavailable("shard 'b' cannot be reached")
+
+
+def test_a_query_goes_without_labels_while_a_shard_is_away():
+    bare = dataclasses.replace(DRAWN.slide(0), slide=Slide("a", digest="d1"))
+    assert with_known_labels(Away(), "synthetic", bare) is bare
 
 
 def test_a_query_file_that_is_missing_is_named(tmp_path):
