@@ -197,18 +197,21 @@ def _checkpoint_damage(path: Path, number: int, collection: Collection, found: L
             return []
         except Unusable as problem:
             return [] if problem.is_foreign else [_rebuilt_next(str(problem))]
-        place_of = {serial: place for place, serial in enumerate(found.headers)}
-        ordinals = np.full(len(checkpoint.serials) + 1, len(place_of), np.uint32)
-        for serial, row in checkpoint.rows_in(found.headers).items():
-            ordinals[row] = place_of[serial]
         with contextlib.closing(checkpoint):
             try:
-                segments = checkpoint.segments(ordinals)
+                segments = checkpoint.segments()
             except Unusable as problem:
                 return [_rebuilt_next(str(problem))]
-    index = PostingIndex.restored(collection.code_bytes, segments, [len(place_of)])
-    is_covered = np.zeros(len(place_of), bool)
-    is_covered[ordinals[ordinals < len(place_of)]] = True
+    places = np.full(len(checkpoint.serials) + 1, len(found.headers), np.uint32)
+    for place, (serial, record) in enumerate(found.headers.items()):
+        address = records.slide_address(number, serial)
+        row = checkpoint.row_of(serial, address, records.slide_payload(record))
+        if row is not None:
+            places[row] = place
+    segments = [dataclasses.replace(s, ordinals=places[s.ordinals]) for s in segments]
+    index = PostingIndex.restored(collection.code_bytes, segments, [len(found.headers)])
+    is_covered = np.zeros(len(found.headers), bool)
+    is_covered[places[places < len(found.headers)]] = True
     if _is_same(index, found, is_covered):
         return []
     return [_rebuilt_next(f"{path} differs from the store's records")]

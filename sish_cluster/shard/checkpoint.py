@@ -1,10 +1,11 @@
-"""Checkpoints: a collection's sorted segments in one file, so that a restart neither sorts nor gathers.
+"""Checkpoints: a collection's sorted segments and label columns in one file, for a fast restart.
 
-The store stays the truth. A checkpoint names the slides whose postings it has (serial, version, time of
-storing); a shard that opens takes the postings of those that the store still holds, leaves the others'
-rows forgotten, and reads from the store what came later. So it does not matter how old a checkpoint is,
-nor at which moment a crash came: any sound file and the store together give the store's state. A file that is
-missing, damaged, of another layout or of another collection is left aside and written anew.
+The store stays the truth. A checkpoint names the slides it has by their serials and marks (checksums of
+their headers). A shard that opens takes from it the postings of every slide that the store has
+just so, leaves the rows of the others forgotten, and reads what else the store has. So it does not matter how
+old a checkpoint is, nor at which moment a crash came: any sound file and the store together give the
+store's state. A file that is missing, damaged, of another layout or of another collection is left aside
+and written anew.
 
 It is made from one view, which never changes, so neither writers nor readers wait for it.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,23 @@ import numpy.typing as npt
 
 from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import CheckpointMismatch, Corrupt, SishError
+from sish_cluster.core.seams import SlideState
+from sish_cluster.core.slide import UNKNOWN
 from sish_cluster.shard.checkpoint_file import CheckpointFile, write_columns
 from sish_cluster.shard.held import View
 from sish_cluster.shard.layout import HEAD, LANES
-from sish_cluster.shard.records import SlideRecord
+from sish_cluster.shard.ledger import Entry, LabelColumn, Ledger
+from sish_cluster.shard.records import SlideRecord, header_mark, slide_address, slide_payload
 from sish_cluster.shard.segment import COLUMNS, SEGMENT_LAYOUT, Segment, columns_for, segment_from
 
 _LAYOUT = [SEGMENT_LAYOUT, HEAD, LANES]
 """What decides how a segment's columns lie; a checkpoint of another one is left aside."""
+
+_PER_SLIDE = ("serials", "marks", "postings", "is_home", "is_committed")
+"""Columns with one row per slide."""
+
+_BROKEN = (SishError, OSError, ValueError, KeyError, TypeError, IndexError)
+"""What reading a file can end with that is not as this version writes them."""
 
 
 class Unusable(Exception):
@@ -62,24 +72,48 @@ def write_checkpoint(
     """Write a view's postings; see `checkpoint_file.write_columns` for what it raises."""
     snapshot = view.snapshot
     held = np.flatnonzero((snapshot.postings_of > 0) & ~snapshot.is_forgotten)
-    entries = [view.slides.entry(ordinal) for ordinal in held.tolist()]
     row_of = np.full(len(snapshot.postings_of), len(held), np.uint32)
     row_of[held] = np.arange(len(held), dtype=np.uint32)
-    columns: dict[str, npt.NDArray[Any]] = {
-        "serials": np.array([entry.serial for entry in entries], np.uint64),
-        "versions": _texts([entry.record.version for entry in entries]),
-        "stored_at_s": np.array([entry.record.stored_at_s for entry in entries], np.float64),
-        "postings": np.array([entry.record.postings for entry in entries], np.int64),
-    }
+    labels = dict(view.slides.labels)
+    columns = _slide_columns(number, view, held)
+    for name, label in labels.items():
+        columns |= _label_columns(name, label, label.numbers(len(view.slides))[held])
     for i, segment in enumerate(snapshot.segments):
         for name in COLUMNS:
             columns[f"{name} of {i}"] = getattr(segment, name)
         columns[f"ordinals of {i}"] = row_of[segment.ordinals]
     about = {
         **_about(number, collection),
+        "labels": list(labels),
         "segment_rows": [len(segment) for segment in snapshot.segments],
     }
     write_columns(path, about, columns, is_called_off=is_called_off)
+
+
+def _slide_columns(
+    number: int, view: View, held: npt.NDArray[np.intp]
+) -> dict[str, npt.NDArray[Any]]:
+    entries = [view.slides.entry(ordinal) for ordinal in held.tolist()]
+    marks = [header_mark(slide_address(number, e.serial), e.payload) for e in entries]
+    return {
+        "serials": np.array([entry.serial for entry in entries], np.uint64),
+        "marks": np.array(marks, np.uint64),
+        "postings": view.slides.postings[held],
+        "is_home": view.slides.is_home[held],
+        "is_committed": view.slides.committed[held],
+    }
+
+
+def _label_columns(
+    name: str, label: LabelColumn, numbers: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return a label's values that occur, the unknown one first, and their numbers by row."""
+    used = np.unique(np.append(numbers, 0))
+    values = [label.values[n] for n in used.tolist()]
+    return {
+        f"label {name}": np.searchsorted(used, numbers).astype(np.int32),
+        f"values {name}": np.frombuffer(json.dumps(values).encode(), np.uint8),
+    }
 
 
 def _about(number: int, collection: Collection) -> dict[str, Any]:
@@ -88,12 +122,8 @@ def _about(number: int, collection: Collection) -> dict[str, Any]:
     return dict(json.loads(json.dumps(values)))
 
 
-def _texts(values: list[str]) -> npt.NDArray[np.bytes_]:
-    return np.array([value.encode() for value in values] or [b""], np.bytes_)[: len(values)]
-
-
 class Checkpoint:
-    """A checkpoint being read by a pool's threads while the caller reads the store's headers.
+    """A checkpoint being checked by a pool's threads while the caller reads the store's headers.
 
     Parameters
     ----------
@@ -102,7 +132,7 @@ class Checkpoint:
     number, collection
         Whose it must be.
     pool
-        Threads that read and check; `close` waits for them.
+        Threads that check it; `close` waits for them.
 
     Raises
     ------
@@ -113,59 +143,75 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, number: int, collection: Collection, *, pool: Executor) -> None:
+        self.path = path
         self.code_bytes = collection.code_bytes
-        self._reading: list[Future[None]] = []
+        self._number = number
+        self._checking: list[Future[None]] = []
         try:
             self._file = CheckpointFile(path)
         except FileNotFoundError:
             raise
-        except (SishError, OSError, ValueError, KeyError, TypeError) as error:
+        except _BROKEN as error:
             raise Unusable(path, error) from error
         try:
             self._check_owner(_about(number, collection))
-            self.serials = self._file.column("serials")
-            self._versions = self._file.column("versions")
-            self._stored_at_s = self._file.column("stored_at_s")
-            self._postings = self._file.column("postings")
-            self._columns = [
-                self._begun(i, n, pool) for i, n in enumerate(self._file.about["segment_rows"])
-            ]
-        except (SishError, OSError, ValueError, KeyError, TypeError) as error:
+            rows = self._file.about["segment_rows"]
+            self._columns = [self._begun(i, n, pool) for i, n in enumerate(rows)]
+            self._slides = {name: self._file.column(name) for name in _PER_SLIDE}
+            self.labels = {name: self._label(name) for name in self._file.about["labels"]}
+        except _BROKEN as error:
             self.close()
             raise Unusable(path, error) from error
+        self.serials: list[int] = self._slides["serials"].tolist()
+        self._marks: list[int] = self._slides["marks"].tolist()
+        self._row_of = {serial: row for row, serial in enumerate(self.serials)}
 
     def close(self) -> None:
-        """Stop reading and close the file."""
-        for block in self._reading:
+        """Stop checking; the columns live as long as they are used."""
+        for block in self._checking:
             block.cancel()
-        for block in self._reading:
+        for block in self._checking:
             if not block.cancelled():
                 block.exception()
-        self._file.close()
 
-    def rows_in(self, headers: Mapping[int, SlideRecord]) -> dict[int, int]:
-        """Return serial -> row here of the slides that the store has just as they are here."""
-        columns = (self.serials, self._versions, self._stored_at_s, self._postings)
-        rows = {}
-        listed = zip(*(column.tolist() for column in columns), strict=True)
-        for row, (serial, version, stored_at_s, postings) in enumerate(listed):
-            record = headers.get(serial)
-            if (
-                record is not None
-                and record.stored_at_s == stored_at_s
-                and record.version.encode() == version
-                and record.postings == postings
-            ):
-                rows[serial] = row
-        return rows
+    @property
+    def postings(self) -> npt.NDArray[np.int64]:
+        """int64 (slides,): rows of each slide."""
+        return self._slides["postings"]
 
-    def segments(self, ordinals: npt.NDArray[np.uint32]) -> list[Segment]:
+    def slide_ids(self) -> list[str]:
+        """Return the slide ids by row."""
+        ids = self.labels["slide"]
+        return [ids.values[n] for n in ids.numbers(len(self.serials)).tolist()]
+
+    def row_of(self, serial: int, address: bytes, payload: bytes) -> int | None:
+        """Return the row of the slide whose header the store has just as it was, or None."""
+        row = self._row_of.get(serial)
+        if row is None or header_mark(address, payload) != self._marks[row]:
+            return None
+        return row
+
+    def row_before_commit(self, serial: int, address: bytes, record: SlideRecord) -> int | None:
+        """Return the row of a slide that was pending here and is committed in the store, or None."""
+        if record.state is not SlideState.COMMITTED or serial not in self._row_of:
+            return None
+        before = dataclasses.replace(record, state=SlideState.PENDING)
+        return self.row_of(serial, address, slide_payload(before))
+
+    def ledger(self, entries: Sequence[Entry | None]) -> Ledger:
+        """Return the ledger of the rows that have entries; row r is ordinal r."""
+        return Ledger.restored(
+            entries,
+            self.labels,
+            postings=self.postings,
+            is_home=self._slides["is_home"],
+            is_committed=self._slides["is_committed"],
+        )
+
+    def segments(self) -> list[Segment]:
         """Wait for the columns and return the segments.
 
-        Parameters
-        ----------
-        ordinals
-            uint32 (slides here + 1,): the ordinal of each slide's row, then that of forgotten rows.
+        Ordinals are rows here; one past the last stands for rows that were forgotten already.
 
         Raises
         ------
@@ -173,38 +219,38 @@ class Checkpoint:
             If a checksum does not match, or the columns break a segment's rules.
         """
         try:
-            for block in self._reading:
+            for block in self._checking:
                 block.result()
-            counts = np.zeros(len(ordinals), np.int64)
+            counts = np.zeros(len(self.serials) + 1, np.int64)
             for columns in self._columns:
-                counts += _renumbered(columns["ordinals"], ordinals)
-            if not np.array_equal(counts[:-1], self._postings):
+                found = np.bincount(columns["ordinals"], minlength=len(counts))
+                if len(found) > len(counts):
+                    raise self._file.damaged(
+                        f"has a row of slide {len(found) - 1} of {len(counts)}"
+                    )
+                counts += found
+            if not np.array_equal(counts[:-1], self.postings):
                 raise self._file.damaged("has other rows than it says")
             return [segment_from(columns, self.code_bytes) for columns in self._columns]
-        except (SishError, OSError) as error:
-            raise Unusable(self._file.path, error) from error
+        except _BROKEN as error:
+            raise Unusable(self.path, error) from error
 
     def _check_owner(self, wanted: Mapping[str, Any]) -> None:
         found = {name: self._file.about.get(name) for name in wanted}
         if found != wanted:
-            raise CheckpointMismatch(f"{self._file.path} is of {found}, expected {dict(wanted)}")
+            raise CheckpointMismatch(f"{self.path} is of {found}, expected {dict(wanted)}")
+
+    def _label(self, name: str) -> LabelColumn:
+        values = json.loads(self._file.column(f"values {name}").tobytes())
+        numbers = self._file.column(f"label {name}")
+        if values[:1] != [UNKNOWN] or (len(numbers) and int(numbers.max()) >= len(values)):
+            raise Corrupt(f"{self.path} has unknown values of label {name!r}")
+        return LabelColumn(values, numbers)
 
     def _begun(self, i: int, n_rows: int, pool: Executor) -> dict[str, npt.NDArray[Any]]:
         number_type, _ = self._file.kind_of(f"numbers of {i}")
-        columns = columns_for(n_rows, self.code_bytes, number_type)
-        for name, column in columns.items():
-            self._reading += self._file.reading(f"{name} of {i}", column, pool)
+        columns = {}
+        for name, like in columns_for(n_rows, self.code_bytes, number_type).items():
+            columns[name], blocks = self._file.reading(f"{name} of {i}", like, pool)
+            self._checking += blocks
         return columns
-
-
-def _renumbered(
-    column: npt.NDArray[np.uint32], ordinals: npt.NDArray[np.uint32]
-) -> npt.NDArray[np.int64]:
-    """Turn rows of the slide table into ordinals in place; return how often each row occurred."""
-    counts = np.bincount(column, minlength=len(ordinals))
-    if len(counts) > len(ordinals):
-        raise Corrupt(f"row {len(counts) - 1} of {len(ordinals)} slides")
-    for start in range(0, len(column), 1 << 20):
-        part = column[start : start + (1 << 20)]
-        part[:] = ordinals[part]
-    return counts

@@ -3,22 +3,27 @@
 ::
 
     MAGIC                   8 bytes
-    columns                 one after the other, as they lie in memory (little-endian)
+    columns                 as they lie in memory (little-endian), each from a multiple of 64 bytes on,
+                            zeros between
     table                   JSON: what the file is about; each column's name, type, shape, place and
                             the CRC-32C of each of its blocks of 4 MiB
     trailer                 place, length and CRC-32C of the table, then MAGIC again
 
 Every byte is under a checksum or compared, so a flipped one is found, and so is a missing end. The file
 is written under a temporary name, synced, renamed, and its folder synced: at any moment there is the old
-file, the new one, or none. It is read into memory, not mapped: what was checked is then what is
-served, whatever happens to the disk later, and no page of it can be evicted from under a search.
+file, the new one, or none. It is mapped, not read: pages the kernel still has cost neither a copy
+nor new memory, which is most of what a restart would take. A file that has its name is never written to
+again, so what was checked stays as it was.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
+import math
+import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +50,9 @@ BLOCK_BYTES = 4 << 20
 
 SYNC_BYTES = 32 << 20
 """Bytes written between two syncs, so that the writer's own sync never waits behind a gigabyte."""
+
+ALIGNMENT = 64
+"""Columns start at a multiple of this: a cache line, as they do in memory."""
 
 _TRAILER = struct.Struct("<QII8s")
 """Place of the table, its bytes, its CRC-32C, MAGIC."""
@@ -120,11 +128,13 @@ def _write(
 ) -> None:
     file.write(MAGIC)
     place = len(MAGIC)
-    total = sum(column.nbytes for column in columns.values())
+    total = sum(column.nbytes + ALIGNMENT for column in columns.values())
     os.posix_fallocate(file.fileno(), 0, max(1, place + total))  # a full disk shows before the work
     synced, placed = 0, {}
     for name, column in columns.items():
         checksums = []
+        file.write(bytes(-place % ALIGNMENT))
+        place += -place % ALIGNMENT
         for block in _blocks(column):
             if is_called_off():
                 raise Abandoned
@@ -151,14 +161,14 @@ def _table_bytes(about: Mapping[str, Any], placed: Mapping[str, _Placed]) -> byt
 
 
 def _blocks(column: Column) -> Iterator[memoryview]:
-    """Yield a contiguous column's bytes, 4 MiB at a time; writing to them writes to the column."""
+    """Yield a contiguous column's bytes, 4 MiB at a time."""
     whole = column.reshape(-1).view(np.uint8).data if column.size else memoryview(b"")
     for start in range(0, len(whole), BLOCK_BYTES):
         yield whole[start : start + BLOCK_BYTES]
 
 
 class CheckpointFile:
-    """A file that `write_columns` wrote, opened for reading; close it after the last column.
+    """A file that `write_columns` wrote, mapped for reading; its columns live as long as they are used.
 
     Raises
     ------
@@ -172,16 +182,13 @@ class CheckpointFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.open(path, os.O_RDONLY)
-        try:
-            self.about, self._columns = self._table()
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        with open(path, "rb") as file:
+            self._size = os.fstat(file.fileno()).st_size
+            if self._size < len(MAGIC) + _TRAILER.size:
+                raise self.damaged(f"is only {self._size} bytes long")
+            self._map = mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_COPY)
+        self._end, self.about, self._columns = self._table()
+        self._check_gaps()
 
     def kind_of(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
         """Return a column's type and shape."""
@@ -191,62 +198,71 @@ class CheckpointFile:
         return np.dtype(column.dtype), tuple(column.shape)
 
     def column(self, name: str) -> Column:
-        """Return a small column, read and checked."""
-        dtype, shape = self.kind_of(name)
-        array = np.empty(shape, dtype)
-        for read in self._reads(name, array):
-            read()
-        return array
+        """Return a small column, checked."""
+        column, checks = self._checks(name)
+        for check in checks:
+            check()
+        return column
 
-    def reading(self, name: str, array: Column, pool: Executor) -> list[Future[None]]:
-        """Read a column into ``array`` by the threads of a pool; each future is one block, checked."""
-        if (array.dtype, array.shape) != self.kind_of(name):
-            dtype, shape = self.kind_of(name)
+    def reading(self, name: str, like: Column, pool: Executor) -> tuple[Column, list[Future[None]]]:
+        """Return a column and begin to check it by the threads of a pool, one future per block.
+
+        The column is mapped copy-on-write and outlives this object; ``like`` has the type and
+        shape it must have.
+        """
+        dtype, shape = self.kind_of(name)
+        if (like.dtype, like.shape) != (dtype, shape):
             raise CheckpointMismatch(
-                f"{self.path}: column {name!r} is {dtype} {shape}, this version keeps {array.dtype}"
-                f" {array.shape}"
+                f"{self.path}: column {name!r} is {dtype} {shape}, this version keeps {like.dtype}"
+                f" {like.shape}"
             )
-        return [pool.submit(read) for read in self._reads(name, array)]
+        column, checks = self._checks(name)
+        return column, [pool.submit(check) for check in checks]
 
     def damaged(self, problem: str) -> Corrupt:
         """Return the error that names this file."""
         return Corrupt(f"{self.path} {problem}", metadata={"file": str(self.path)})
 
-    def _reads(self, name: str, array: Column) -> Iterator[Callable[[], None]]:
-        column = self._columns[name]
-        blocks = list(_blocks(array))
-        if len(blocks) != len(column.checksums):
+    def _checks(self, name: str) -> tuple[Column, list[Callable[[], None]]]:
+        dtype, shape = self.kind_of(name)
+        placed = self._columns[name]
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if placed.place + n_bytes > self._end:
+            raise self.damaged(f"ends before column {name!r}")
+        if placed.place % ALIGNMENT:
+            raise CheckpointMismatch(f"{self.path}: column {name!r} starts within a cache line")
+        raw = np.frombuffer(self._map, np.uint8, n_bytes, placed.place)
+        blocks = list(_blocks(raw))
+        if len(blocks) != len(placed.checksums):
             raise self.damaged(
-                f"lists {len(column.checksums)} blocks of {name!r}, not {len(blocks)}"
+                f"lists {len(placed.checksums)} blocks of {name!r}, not {len(blocks)}"
             )
-        for i, (block, checksum) in enumerate(zip(blocks, column.checksums, strict=True)):
 
-            def read(i: int = i, block: memoryview = block, checksum: int = checksum) -> None:
-                self._fill(block, column.place + i * BLOCK_BYTES)
-                if crc32c.crc32c(block) != checksum:
-                    raise self.damaged(f"does not match its CRC-32C in block {i} of {name!r}")
+        def check(i: int) -> None:
+            if crc32c.crc32c(blocks[i]) != placed.checksums[i]:
+                raise self.damaged(f"does not match its CRC-32C in block {i} of {name!r}")
 
-            yield read
+        column = raw.view(dtype).reshape(shape)
+        return column, [functools.partial(check, i) for i in range(len(blocks))]
 
-    def _fill(self, block: memoryview, place: int) -> None:
-        done = 0
-        while done < len(block):
-            n = os.preadv(self._file, [block[done:]], place + done)
-            if n == 0:
-                raise self.damaged(f"ends at byte {place + done}")
-            done += n
+    def _check_gaps(self) -> None:
+        """Check that there are only zeros between the columns."""
+        end = len(MAGIC)
+        for placed in self._columns.values():
+            if any(self._map[end : placed.place]):
+                raise self.damaged(f"is not zero between bytes {end} and {placed.place}")
+            end = placed.place + math.prod(placed.shape) * np.dtype(placed.dtype).itemsize
+        if end != self._end:
+            raise self.damaged(f"has its table at byte {self._end}, not {end}")
 
-    def _table(self) -> tuple[dict[str, Any], dict[str, _Placed]]:
-        size = os.fstat(self._file).st_size
-        if size < len(MAGIC) + _TRAILER.size:
-            raise self.damaged(f"is only {size} bytes long")
-        trailer = os.pread(self._file, _TRAILER.size, size - _TRAILER.size)
-        place, length, checksum, magic = _TRAILER.unpack(trailer)
-        if magic != MAGIC or os.pread(self._file, len(MAGIC), 0) != MAGIC:
+    def _table(self) -> tuple[int, dict[str, Any], dict[str, _Placed]]:
+        size = self._size
+        place, length, checksum, magic = _TRAILER.unpack(self._map[size - _TRAILER.size :])
+        if magic != MAGIC or self._map[: len(MAGIC)] != MAGIC:
             raise self.damaged("does not begin and end as a checkpoint does")
         if place + length + _TRAILER.size != size:
             raise self.damaged(f"is {size} bytes long, not {place + length + _TRAILER.size}")
-        table = os.pread(self._file, length, place)
+        table = self._map[place : place + length]
         if crc32c.crc32c(table) != checksum:
             raise self.damaged("does not match the CRC-32C of its table")
         values = json.loads(table)
@@ -254,7 +270,8 @@ class CheckpointFile:
             raise CheckpointMismatch(
                 f"{self.path} has layout {values['layout']}, this version reads {FILE_LAYOUT}"
             )
-        return values["about"], {
+        columns = {
             name: _Placed(c["dtype"], tuple(c["shape"]), c["place"], c["checksums"])
             for name, c in values["columns"].items()
         }
+        return place, values["about"], columns

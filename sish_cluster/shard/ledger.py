@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sish_cluster.core.query import Filter
 from sish_cluster.core.seams import SlideState
 from sish_cluster.core.slide import NAMED_LABELS, UNKNOWN, Slide
+from sish_cluster.shard import records
 from sish_cluster.shard.records import SlideRecord
 
 MOST_LABEL_VALUES = 1000
@@ -28,19 +29,45 @@ Flags = npt.NDArray[np.bool_]
 Ordinals = npt.NDArray[np.uint32]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One (slide, version) held: its header, and its serial in the store."""
+    """One (slide, version) held: its header, and its serial in the store.
 
-    serial: int
-    record: SlideRecord
+    Parameters
+    ----------
+    serial
+        Number of the slide in the store.
+    header
+        The header, or its payload, which is understood when it is first asked for: half of a
+        fast start is not to understand 1e5 headers that nobody may ask for.
+    """
+
+    __slots__ = ("_header", "serial")
+
+    def __init__(self, serial: int, header: SlideRecord | bytes) -> None:
+        self.serial = serial
+        self._header = header
+
+    @property
+    def record(self) -> SlideRecord:
+        """The header."""
+        header = self._header
+        if isinstance(header, bytes):
+            header = self._header = records.header_from(header)
+        return header
+
+    @property
+    def payload(self) -> bytes:
+        """The header as the store keeps it."""
+        header = self._header
+        return header if isinstance(header, bytes) else records.slide_payload(header)
 
 
 class Column:
     """A growing array that readers may hold while it grows."""
 
-    def __init__(self, dtype: npt.DTypeLike) -> None:
-        self._array = np.zeros(64, dtype)
+    def __init__(self, dtype: npt.DTypeLike, first: npt.ArrayLike = ()) -> None:
+        self._array = np.zeros(max(64, len(np.asarray(first))), dtype)
+        self._array[: len(np.asarray(first))] = first
 
     def put(self, place: int, value: int) -> None:
         """Write ``value`` at ``place``; cost O(1) amortised."""
@@ -61,10 +88,10 @@ class Column:
 class LabelColumn:
     """One label of every slide: values numbered from 0, which is the unknown value."""
 
-    def __init__(self) -> None:
-        self.values: list[str] = [UNKNOWN]
-        self._number_of: dict[str, int] = {UNKNOWN: 0}
-        self._column = Column(np.int32)
+    def __init__(self, values: Sequence[str] = (UNKNOWN,), numbers: npt.ArrayLike = ()) -> None:
+        self.values: list[str] = list(values)
+        self._number_of: dict[str, int] = {value: n for n, value in enumerate(self.values)}
+        self._column = Column(np.int32, numbers)
 
     def put(self, ordinal: int, value: str) -> None:
         """Write an ordinal's value."""
@@ -97,6 +124,33 @@ class Ledger:
         self._is_committed = Column(np.bool_)
         self._committed: dict[str, int] = {}
         self._pending: dict[str, dict[str, int]] = {}
+
+    @classmethod
+    def restored(
+        cls,
+        entries: Sequence[Entry | None],
+        labels: Mapping[str, LabelColumn],
+        *,
+        postings: npt.NDArray[np.int64],
+        is_home: Flags,
+        is_committed: Flags,
+    ) -> Ledger:
+        """Return the ledger of columns kept by ordinal; an ordinal without an entry is gone."""
+        ledger = cls()
+        ledger.entries = list(entries)
+        ledger.labels.update(labels)
+        is_held = np.array([entry is not None for entry in entries], np.bool_)
+        ledger._postings = Column(np.int64, postings)
+        ledger._is_home = Column(np.bool_, is_home)
+        ledger._is_committed = Column(np.bool_, is_committed & is_held)
+        ids = ledger.labels["slide"]
+        committed = np.flatnonzero(is_committed & is_held).tolist()
+        for ordinal, number in zip(committed, ids.numbers(len(entries))[committed], strict=True):
+            ledger._committed[ids.values[number]] = ordinal
+        for ordinal in np.flatnonzero(~is_committed & is_held).tolist():
+            record = ledger.entry(ordinal).record
+            ledger._pending.setdefault(record.slide.slide_id, {})[record.version] = ordinal
+        return ledger
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -255,7 +309,8 @@ class LedgerView:
 
     def slide_ids_of(self, ordinals: Ordinals) -> list[str]:
         """Return the slide ids of ordinals."""
-        return [self.entry(o).record.slide.slide_id for o in ordinals.tolist()]
+        column = self.labels["slide"]
+        return [column.values[n] for n in column.numbers(len(self))[ordinals].tolist()]
 
     def slides_of(self, ordinals: Ordinals) -> list[Slide]:
         """Return the slides of ordinals."""
@@ -266,5 +321,6 @@ class LedgerView:
         chosen = self.committed & self.is_home
         if slide_id:
             chosen = chosen & self._has_any("slide", frozenset({slide_id}))
-        entries = [self.entry(ordinal) for ordinal in np.flatnonzero(chosen).tolist()]
-        yield from sorted(entries, key=lambda entry: entry.record.slide.slide_id)
+        ordinals = np.flatnonzero(chosen).astype(np.uint32)
+        listed = sorted(zip(self.slide_ids_of(ordinals), ordinals.tolist(), strict=True))
+        yield from [self.entry(ordinal) for _, ordinal in listed]

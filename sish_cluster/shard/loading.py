@@ -7,17 +7,11 @@ taken from there, where they are sorted already; their records are left to the s
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import gc
 import itertools
-import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Collection as Container
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +21,20 @@ from sish_cluster.core.errors import Corrupt
 from sish_cluster.core.key import UNIVERSE
 from sish_cluster.core.seams import SlideState
 from sish_cluster.shard import records
-from sish_cluster.shard.checkpoint import Checkpoint, Unusable
-from sish_cluster.shard.held import HeldCollection
-from sish_cluster.shard.index import PostingIndex
-from sish_cluster.shard.ledger import Ledger
+from sish_cluster.shard.checkpoint import Checkpoint
 from sish_cluster.shard.records import Kind, SlideRecord, Totals
 from sish_cluster.shard.store import LAST_SERIAL, Rows, Store
 
-_LOG = logging.getLogger(__name__)
 
-Headers = Mapping[int, SlideRecord]
-"""Serial -> header, in serial order."""
+class Kept(NamedTuple):
+    """A slide whose postings a checkpoint has: its row there, its header now, both by the store.
+
+    ``is_committed_since`` says that it was pending when the checkpoint was written.
+    """
+
+    row: int
+    header: bytes
+    is_committed_since: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,8 +51,8 @@ class Loaded:
         What is wrong, nothing for a sound collection.
     broken
         Serials of slides that are not sound.
-    left_out
-        Serial -> header of each sound slide whose postings were not read.
+    kept
+        Serial -> what the checkpoint has of a slide, so that its postings were not read.
     """
 
     headers: dict[int, SlideRecord]
@@ -65,7 +62,7 @@ class Loaded:
     numbers: npt.NDArray[np.uint32]
     damage: list[Corrupt]
     broken: set[int]
-    left_out: dict[int, SlideRecord]
+    kept: dict[int, Kept]
 
     def lengths(self) -> list[int]:
         """Return each sound slide's rows."""
@@ -73,11 +70,7 @@ class Loaded:
 
 
 def loaded(
-    store: Store,
-    number: int,
-    collection: Collection,
-    *,
-    covered: Callable[[Headers], Container[int]] = lambda _: (),
+    store: Store, number: int, collection: Collection, checkpoint: Checkpoint | None = None
 ) -> Loaded:
     """Read and check a collection's records, collecting damage instead of stopping at it.
 
@@ -85,113 +78,24 @@ def loaded(
     ----------
     store, number, collection
         What to read.
-    covered
-        Given all headers, returns the serials whose postings need not be read.
+    checkpoint
+        Has postings that need not be read.
     """
     damage: list[Corrupt] = []
     broken: set[int] = set()
     with store.rows(number) as rows:
-        every = _headers(rows, damage, broken)
-        known = covered(every)
-        headers = {serial: record for serial, record in every.items() if serial not in known}
+        headers, kept = _headers(rows, checkpoint, damage, broken)
         columns = _Columns(headers, collection.code_bytes)
-        for first, end in _spans(every, known):
+        for first, end in _spans(headers, kept):
             columns.fill(rows, (first, end), damage, broken)
         columns.check_counts(damage, broken)
-    _check_totals(store, number, every, broken, damage)
-    sound = {serial: record for serial, record in headers.items() if serial not in broken}
-    left_out = {serial: every[serial] for serial in every if serial in known}
-    return Loaded(sound, *columns.of(sound), damage, broken, left_out)
-
-
-def held_collection(
-    store: Store, number: int, collection: Collection, checkpoint: Path
-) -> HeldCollection:
-    """Return a collection ready to be searched, from its checkpoint as far as that goes.
-
-    Raises
-    ------
-    Corrupt
-        If a record that is needed is damaged: a shard never serves a part as if it were the whole.
-    """
-    with _without_collecting(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        try:
-            opened = Checkpoint(checkpoint, number, collection, pool=pool)
-        except FileNotFoundError:
-            return _held(store, number, collection)
-        except Unusable as problem:
-            return _rebuilt(store, number, collection, problem)
-        with contextlib.closing(opened):
-            try:
-                return _held(store, number, collection, opened)
-            except Unusable as problem:
-                return _rebuilt(store, number, collection, problem)
-
-
-def _rebuilt(
-    store: Store, number: int, collection: Collection, problem: Unusable
-) -> HeldCollection:
-    _LOG.warning("checkpoint left aside, rebuilding the index from the store: %s", problem)
-    return _held(store, number, collection)
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Keep the garbage collector from walking 1e5 new headers again and again; none is garbage."""
-    was_collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_collecting:
-            gc.enable()
-
-
-def _held(
-    store: Store, number: int, collection: Collection, checkpoint: Checkpoint | None = None
-) -> HeldCollection:
-    rows: dict[int, int] = {}
-
-    def covered(headers: Headers) -> Container[int]:
-        if checkpoint is not None:
-            rows.update(checkpoint.rows_in(headers))
-        return rows
-
-    found = loaded(store, number, collection, covered=covered)
-    if found.damage:
-        raise joined(found.damage)
-    ledger = Ledger()
-    every = sorted(itertools.chain(found.headers.items(), found.left_out.items()))
-    ordinal_of = {serial: ledger.add(serial, record) for serial, record in every}
-    index, n_forgotten = PostingIndex(collection.code_bytes), 0
+    lost = len(broken - headers.keys())
+    postings = sum(record.postings for record in headers.values())
     if checkpoint is not None:
-        index, n_forgotten = _restored(checkpoint, rows, ordinal_of, ledger)
-    index.insert(
-        keys=found.keys,
-        codes=found.codes,
-        ordinals=np.repeat(
-            np.array([ordinal_of[serial] for serial in found.headers], np.uint32), found.lengths()
-        ),
-        numbers=found.numbers,
-        corners=found.corners,
-    )
-    serials = [*ordinal_of, *([] if checkpoint is None else checkpoint.serials.tolist())]
-    held = HeldCollection(number, collection, ledger, index, max(serials, default=-1) + 1)
-    held.uncovered = len(found.keys) + n_forgotten
-    return held
-
-
-def _restored(
-    checkpoint: Checkpoint, rows: Mapping[int, int], ordinal_of: Mapping[int, int], ledger: Ledger
-) -> tuple[PostingIndex, int]:
-    """Return the index of a checkpoint's segments, and how many of its rows are forgotten."""
-    nothing = ledger.reserve()
-    ordinals = np.full(len(checkpoint.serials) + 1, nothing, np.uint32)
-    for serial, row in rows.items():
-        ordinals[row] = ordinal_of[serial]
-    segments = checkpoint.segments(ordinals)
-    index = PostingIndex.restored(checkpoint.code_bytes, segments, [nothing])
-    return index, sum(map(len, segments)) - index.n_postings
+        postings += int(checkpoint.postings[[slide.row for slide in kept.values()]].sum())
+    _check_totals(store, number, Totals(len(headers) + len(kept) + lost, postings), lost, damage)
+    sound = {serial: record for serial, record in headers.items() if serial not in broken}
+    return Loaded(sound, *columns.of(sound), damage, broken, kept)
 
 
 def joined(damage: list[Corrupt]) -> Corrupt:
@@ -201,33 +105,67 @@ def joined(damage: list[Corrupt]) -> Corrupt:
     return Corrupt(f"{len(damage)} damaged: {named}{more}", metadata=damage[0].metadata)
 
 
-def _headers(rows: Rows, damage: list[Corrupt], broken: set[int]) -> dict[int, SlideRecord]:
+def _headers(
+    rows: Rows, checkpoint: Checkpoint | None, damage: list[Corrupt], broken: set[int]
+) -> tuple[dict[int, SlideRecord], dict[int, Kept]]:
+    """Return the headers of slides to read, and of those a checkpoint has, both in serial order."""
     headers: dict[int, SlideRecord] = {}
-    seen: set[tuple[str, str]] = set()
+    kept: dict[int, Kept] = {}
+    ids = [] if checkpoint is None else checkpoint.slide_ids()
     for address, record in rows(Kind.SLIDE):
         serial = records.serial_of(address)
+        if checkpoint is not None:
+            place, payload = bytes(address), bytes(records.header_of(record))
+            row = checkpoint.row_of(serial, place, payload)
+            if row is not None:
+                kept[serial] = Kept(row, payload, False)
+                continue
         try:
             header = records.slide_record_of(address, record)
-            slide_id, is_committed = header.slide.slide_id, header.state is SlideState.COMMITTED
-            identity = (slide_id, "" if is_committed else header.version)
-            if identity in seen:
-                raise records.damaged(Kind.SLIDE, address, f"repeats slide {slide_id!r}")
         except Corrupt as error:
             damage.append(error)
             broken.add(serial)
             continue
+        row = None
+        if checkpoint is not None:
+            row = checkpoint.row_before_commit(serial, bytes(address), header)
+        if row is not None:
+            kept[serial] = Kept(row, records.slide_payload(header), True)
+        else:
+            headers[serial] = header
+    _drop_repeated(headers, {ids[slide.row] for slide in kept.values()}, damage, broken)
+    return headers, kept
+
+
+def _drop_repeated(
+    headers: dict[int, SlideRecord], kept_ids: set[str], damage: list[Corrupt], broken: set[int]
+) -> None:
+    """Take out headers that name a slide (pending ones: a version) which an earlier one named."""
+    seen = {(slide_id, "") for slide_id in kept_ids}
+    for serial, header in list(headers.items()):
+        slide_id, is_committed = header.slide.slide_id, header.state is SlideState.COMMITTED
+        identity = (slide_id, "" if is_committed else header.version)
+        if identity in seen:
+            damage.append(
+                Corrupt(
+                    f"slide {slide_id!r} is stored twice, again under serial {serial}: drop it with"
+                    " `sish shard check --drop-damaged`, or restore a backup",
+                    metadata={"kind": "SLIDE", "slide": slide_id, "serial": str(serial)},
+                )
+            )
+            broken.add(serial)
+            del headers[serial]
         seen.add(identity)
-        headers[serial] = header
-    return headers
 
 
-def _spans(every: Headers, known: Container[int]) -> Iterator[tuple[int, int]]:
-    """Yield [first, end) of serials to read: everything, or what lies between known ones."""
-    if not known:
+def _spans(headers: Mapping[int, SlideRecord], kept: Container[int]) -> Iterator[tuple[int, int]]:
+    """Yield [first, end) of serials to read: everything, or what lies between those kept."""
+    if not kept:
         yield 0, LAST_SERIAL
         return
-    for is_known, serials in itertools.groupby(every, key=lambda serial: serial in known):
-        if not is_known:
+    every = sorted([*headers, *kept])
+    for is_kept, serials in itertools.groupby(every, key=lambda serial: serial in kept):
+        if not is_kept:
             span = list(serials)
             yield span[0], span[-1] + 1
 
@@ -333,20 +271,17 @@ class _Columns:
 
 
 def _check_totals(
-    store: Store,
-    number: int,
-    headers: dict[int, SlideRecord],
-    broken: set[int],
-    damage: list[Corrupt],
+    store: Store, number: int, found: Totals, lost: int, damage: list[Corrupt]
 ) -> None:
-    """Compare what was found with what the store says it holds: whole lost pages show here."""
+    """Compare what was found with what the store says it holds: whole lost pages show here.
+
+    ``lost`` of the slides found have no sound header, so that their postings were not counted.
+    """
     try:
         said = store.totals(number)
     except Corrupt as error:
         damage.append(error)
         return
-    lost = len(broken - headers.keys())
-    found = Totals(len(headers) + lost, sum(record.postings for record in headers.values()))
     if said.slides != found.slides or (not lost and said != found):
         damage.append(
             Corrupt(

@@ -13,6 +13,7 @@ import dataclasses
 import enum
 import json
 import struct
+import zlib
 from collections.abc import Iterator
 
 import crc32c
@@ -190,12 +191,27 @@ def slide_record_of(address: Buffer, record: Buffer) -> SlideRecord:
     """Return the header stored at ``address``, or raise `Corrupt`."""
     payload = opened(Kind.SLIDE, address, record)
     try:
-        values = json.loads(bytes(payload))
-        values["slide"] = Slide.from_dict(values["slide"])
-        values["state"] = SlideState(values["state"])
-        return SlideRecord(**values)
+        return header_from(bytes(payload))
     except (ValueError, TypeError, KeyError, SishError) as error:
         raise damaged(Kind.SLIDE, address, f"cannot be understood ({error})") from error
+
+
+def header_of(record: Buffer) -> Buffer:
+    """Return the payload of a header's record, unchecked; see `header_mark`."""
+    return record[_FRAME.size :]
+
+
+def header_mark(address: Buffer, payload: Buffer) -> int:
+    """Return 64 bits by which a header at an address is known again: CRC-32C, then CRC-32."""
+    return _checksum(Kind.SLIDE, bytes(address), payload) << 32 | zlib.crc32(payload)
+
+
+def header_from(payload: bytes) -> SlideRecord:
+    """Return the header of a payload that was checked before."""
+    values = json.loads(payload)
+    values["slide"] = Slide.from_dict(values["slide"])
+    values["state"] = SlideState(values["state"])
+    return SlideRecord(**values)
 
 
 def collection_payload(number: int, collection: Collection) -> bytes:

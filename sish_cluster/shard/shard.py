@@ -37,7 +37,7 @@ from sish_cluster.shard.check import Report, check_in_another_process
 from sish_cluster.shard.checkpointer import Checkpointer
 from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.held import HeldCollection
-from sish_cluster.shard.loading import held_collection
+from sish_cluster.shard.opening import held_collection
 from sish_cluster.shard.settings import ShardSettings
 from sish_cluster.shard.store import Store
 from sish_cluster.shard.writer import Writer

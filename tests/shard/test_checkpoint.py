@@ -26,7 +26,7 @@ from sish_cluster.shard.steps import STEP_EVENT
 PLACES = int(os.environ.get("SISH_DAMAGE_PLACES", "6"))
 STEPS = (
     "checkpoint begun",
-    "checkpoint column versions",
+    "checkpoint column marks",
     "checkpoint column heads of 0",
     "checkpoint written",
     "checkpoint synced",
@@ -351,9 +351,8 @@ def test_a_checkpoint_whose_rows_differ_from_the_store_is_found_by_the_check(eag
     filled(eager, make)
     file = CheckpointFile(path)
     columns = {name: file.column(name) for name in file._columns}
-    columns["corners of 0"][3, 1] ^= 1
+    columns["corners of 0"][3, 1] ^= 1  # in memory: the file is mapped copy-on-write
     write_columns(path, file.about, columns)
-    file.close()
     report = checked(DataDir(eager.data_dir))
     assert report.damage == []
     assert "differs from the store's records" in report.checkpoint_damage[0]
@@ -401,4 +400,3 @@ def test_columns_come_back_as_they_were_whatever_their_shape(tmp_path, monkeypat
     assert file.about == {"a": [1]}
     for name, column in columns.items():
         np.testing.assert_array_equal(file.column(name), column)
-    file.close()
