@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of ingest: what was acknowledged is there, the retry completes the rest.
+"""SIGKILL at random moments of ingest, forgetting, checkpoint and backup: what was acknowledged is there, the retry completes the rest.
 
 ``SISH_CRASH_ROUNDS`` sets how often (CI: 10). The moments are random; the seed is printed on failure
 because it is part of the test's name.
@@ -11,6 +11,7 @@ import threading
 import grpc
 import pytest
 
+from sish_cluster.shard.backup import backed_up
 from sish_cluster.shard.check import checked
 from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.shard import Shard
@@ -60,22 +61,37 @@ def changes(server, make, requests_of, rng, oracle):
         oracle.end(slide_id, None)
 
 
-def test_every_acknowledged_change_survives_kills_at_random_moments(serve, make, requests_of):
+def test_every_acknowledged_change_survives_kills_at_random_moments(
+    serve, make, requests_of, tmp_path
+):
     rng = random.Random(20220)
-    server, oracle = serve(), Oracle()
+    server, oracle = serve("--checkpoint-postings", "200"), Oracle()
     server.create()
-    for _ in range(ROUNDS):
+    for i in range(ROUNDS):
         killer = threading.Timer(rng.uniform(0.0, 0.25), server.process.kill)
         killer.start()
+        copying = threading.Thread(target=back_up, args=(server.data_dir, tmp_path / f"b{i}"))
+        if i % 5 == 0:
+            copying.start()
         with pytest.raises(grpc.RpcError):
             changes(server, make, requests_of, rng, oracle)
         killer.join()
         server.kill()
+        if i % 5 == 0:
+            copying.join()
         server.start()
         oracle.check(server.slides())
     server.kill()
     assert len(oracle.held) > 10
-    assert checked(DataDir(server.data_dir)).damage == []
+    report = checked(DataDir(server.data_dir))
+    assert (report.damage, report.checkpoint_damage) == ([], [])
+    assert DataDir(server.data_dir).checkpoint("demo").exists()
+
+
+def back_up(data_dir, target):
+    """Copy a shard that is killed meanwhile: the copy is whole, or there is none."""
+    report = backed_up(data_dir, target)
+    assert report.damage == []
 
 
 def test_the_retry_after_a_kill_completes_the_rest_without_duplicates(serve, make, requests_of):

@@ -1,4 +1,7 @@
-"""A state machine: a shard against a plain dictionary, with reopening at any moment."""
+"""A state machine: a shard against a plain dictionary, with reopening at any moment.
+
+It is opened again with the checkpoint as it is, with none, with one it had long ago, and with a damaged one.
+"""
 
 import shutil
 import tempfile
@@ -15,6 +18,8 @@ from sish_cluster.core.posting import EncodedSlide, PatchColumns
 from sish_cluster.core.query import Filter, Mode, Query, SearchSettings
 from sish_cluster.core.seams import SlideState
 from sish_cluster.core.slide import Slide
+from sish_cluster.shard.check import checked
+from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.settings import ShardSettings
 from sish_cluster.shard.shard import Shard
 
@@ -36,7 +41,11 @@ class ShardMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.settings = ShardSettings(self.folder / "data", group_wait_s=0.0)
+        self.settings = ShardSettings(
+            self.folder / "data", group_wait_s=0.0, checkpoint_postings=1, checkpoint_share=0.5
+        )
+        self.checkpoint = DataDir(self.settings.data_dir).checkpoint("demo")
+        self.old = self.folder / "old.ckpt"
         self.shard = Shard(self.settings)
         self.shard.create_collection(Collection("demo", fingerprint="f", code_bits=128))
         self.committed = {}
@@ -44,6 +53,8 @@ class ShardMachine(RuleBasedStateMachine):
 
     def teardown(self):
         self.shard.close()
+        report = checked(DataDir(self.settings.data_dir))
+        assert (report.damage, report.checkpoint_damage) == ([], [])
         shutil.rmtree(self.folder)
 
     @rule(name=NAMES, version=VERSIONS)
@@ -91,10 +102,22 @@ class ShardMachine(RuleBasedStateMachine):
         outcome = self.shard.forget("demo", name, pending_version=encoded_of(name, version).version)
         assert outcome.was_stored == (self.pending.pop((name, version), None) is not None)
 
-    @rule()
-    def reopen(self):
+    @rule(checkpoint=st.sampled_from(["kept", "none", "old", "damaged"]), place=st.floats(0, 1))
+    def reopen(self, checkpoint, place):
         self.shard.close()
+        is_here = self.checkpoint.exists()
+        if is_here and not self.old.exists():
+            shutil.copy(self.checkpoint, self.old)
+        if checkpoint == "none":
+            self.checkpoint.unlink(missing_ok=True)
+        if checkpoint == "old" and self.old.exists():
+            shutil.copy(self.old, self.checkpoint)
+        if checkpoint == "damaged" and is_here:
+            content = bytearray(self.checkpoint.read_bytes())
+            content[int(place * (len(content) - 1))] ^= 0x10
+            self.checkpoint.write_bytes(content)
         self.shard = Shard(self.settings)
+        self.shard._held("demo").index.check()
 
     @rule(site=st.sampled_from(["lung", "brain", ""]), max_distance=st.sampled_from([0, 50, 64]))
     def search(self, site, max_distance):
