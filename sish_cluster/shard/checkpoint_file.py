@@ -186,6 +186,7 @@ class CheckpointFile:
             self._size = os.fstat(file.fileno()).st_size
             if self._size < len(MAGIC) + _TRAILER.size:
                 raise self.damaged(f"is only {self._size} bytes long")
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
             self._map = mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_COPY)
         self._end, self.about, self._columns = self._table()
         self._check_gaps()

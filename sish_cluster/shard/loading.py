@@ -83,6 +83,8 @@ def loaded(
     """
     damage: list[Corrupt] = []
     broken: set[int] = set()
+    if checkpoint is None:
+        store.read_ahead()
     with store.rows(number) as rows:
         headers, kept = _headers(rows, checkpoint, damage, broken)
         columns = _Columns(headers, collection.code_bytes)
