@@ -44,7 +44,7 @@ def main(n, rng_seed, distribution):
         np.array([5], np.uint64),
         np.zeros((1, CODE_BITS // 8), np.uint8),
         SearchSettings(mode=Mode.GUIDED),
-        eligible=np.ones(n, bool),
+        eligible=np.ones(-(-n // PATCHES_PER_SLIDE), bool),
         slide_ids_of=lambda ordinals: [str(o) for o in ordinals],
         mergeable=False,
         cancellation=NEVER_CANCELLED,

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sish_cluster.core.errors import BadMessage, Corrupt, Internal
 from sish_cluster.core.key import Keys, checked_keys
 from sish_cluster.shard.found import Found, Rows
-from sish_cluster.shard.segment import Segment, merged, segment_of
+from sish_cluster.shard.segment import Segment, merged, release_freed, segment_of
 from sish_cluster.shard.snapshot import Snapshot
 from sish_cluster.shard.steps import reached
 
@@ -81,6 +81,7 @@ class PostingIndex:
         """Return the index of postings in any order; ascending keys are fastest."""
         index = cls(code_bytes)
         index.insert(keys=keys, codes=codes, ordinals=ordinals, numbers=numbers, corners=corners)
+        release_freed(len(keys))
         return index
 
     @classmethod
@@ -180,6 +181,7 @@ class PostingIndex:
                     reached("compaction swapped")
                 finally:
                     self._busy = frozenset()
+                    release_freed(sum(map(len, chosen)))
 
     def check(self) -> None:
         """Raise `Corrupt` unless every invariant of the index holds."""

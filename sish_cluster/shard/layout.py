@@ -50,8 +50,8 @@ KEYS, ORDINALS, HEADS, TAILS, N_ROWS, TREE, N_FIELDS = range(7)
 bounds; one byte per ordinal, 1 where eligible; hits; spans; counts per patch; scratch. The others are
 counts, widths in words, the bounds of the search, and whether all rows are eligible."""
 
-BLOCK_ROWS = 64
-"""Rows per representative in the tree: 512 bytes of keys, a handful of cache lines."""
+BLOCK_ROWS = 128
+"""Rows per representative in the tree: 1 KB of keys, of which a search touches a few cache lines."""
 
 HEAD = 7
 """Words of a code's head: 448 bits, enough to tell most codes from the query's; shorter codes are padded

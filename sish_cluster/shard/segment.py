@@ -6,6 +6,7 @@ any number of readers may share it without a lock.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,9 @@ from sish_cluster.shard.words import aligned_empty
 
 _CHUNK_ROWS = 1 << 16
 """Rows gathered at a time, so that neither memory nor the GIL is held for long."""
+
+_MANY_ROWS = 1 << 18
+"""Rows whose temporary columns are worth giving back: some megabytes."""
 
 _NARROW_LIMIT = 1 << 16
 """Patch numbers below this are kept in two bytes."""
@@ -123,6 +127,7 @@ def tree_over(keys: npt.NDArray[np.int64]) -> VebTree:
     firsts, blocks = _representatives(keys)
     tree = VebTree(firsts)
     tree.set_payloads(firsts.view(np.uint64), blocks)
+    tree.trim()
     return tree
 
 
@@ -275,3 +280,10 @@ def _scattered(
             out[places[done + start : done + end]] = part
         done += n
     return out
+
+
+def release_freed(n_rows: int) -> None:
+    """Give what the temporary columns of many rows used back to the system, where it can be asked to."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None and n_rows >= _MANY_ROWS:
+        trim(0)

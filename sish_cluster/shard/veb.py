@@ -153,6 +153,12 @@ class VebTree:
             self._resize(int(self._block[SLOTS]) * 2)
         kernels.set_payloads(self.address, keys.view(np.int64), payloads)
 
+    def trim(self) -> None:
+        """Give back room that inserts left in the table."""
+        slots = max(_SMALLEST_SLOTS, (int(self._block[USED]) + kernels.ROOM) * 8 // 5 + 1)
+        if slots < int(self._block[SLOTS]):
+            self._resize(slots)
+
     def payloads_of(self, keys: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Return the numbers that ride with keys (n,), -1 where there is none."""
         return self._answer(kernels.PAYLOADS, keys)

@@ -91,11 +91,14 @@ def set_payloads(tree: int, keys: Any, payloads: Any) -> None:
 
 @kernel
 def list_keys(tree: int, start: int, end: int, found: Any) -> int:
-    """Write the keys of ``[start, end)`` in order into ``found``; return how many (until it is full)."""
-    n = 0
-    key = tree_successor(tree, start - 1)
-    while key >= 0 and key < end and n < found.size:
-        found[n] = key
+    """Write the keys of ``[start, end)`` in order into ``found``; return how many (until it is full).
+
+    A damaged tree ends the list where it stops ascending.
+    """
+    n, before = 0, start - 1
+    key = tree_successor(tree, before)
+    while key > before and key < end and n < found.size:
+        found[n] = before = key
         n += 1
         key = tree_successor(tree, key)
     return n
