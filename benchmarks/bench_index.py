@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.index import keys, memory, searches
+from benchmarks.index import keys, memory, searches, served
 from benchmarks.index.measure import Stopwatch, machine, printed
 
-ROWS = ("tree", "changes", "published", "guided", "exact", "filters", "memory")
+ROWS = (
+    "tree", "changes", "published", "guided", "exact", "filters", "memory", "ingest", "restart", "mixed",
+)  # fmt: skip
 
 
 def parsed():
@@ -37,6 +39,9 @@ def parsed():
     parser.add_argument(
         "--clock", choices=("cpu", "wall"), default="cpu", help="CPU seconds or wall (default cpu)"
     )
+    parser.add_argument(
+        "--folder", help="folder on the disk to measure (default the temporary one)"
+    )
     return parser.parse_args()
 
 
@@ -52,6 +57,12 @@ def table(flags, watch):
     if "changes" in flags.rows:
         yield from keys.change_rows(watch, min(10**6, sizes[-1]), **drawn)
     yield from search_table(flags, watch, sizes, drawn)
+    if "ingest" in flags.rows:
+        yield from served.ingest_rows(flags.folder)
+    if "restart" in flags.rows:
+        yield from served.restart_rows(flags.folder, sizes[-1])
+    if "mixed" in flags.rows:
+        yield from served.mixed_rows(flags.folder)
 
 
 def search_table(flags, watch, sizes, drawn):
