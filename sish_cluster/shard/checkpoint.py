@@ -179,10 +179,11 @@ class Checkpoint:
         """int64 (slides,): rows of each slide."""
         return self._slides["postings"]
 
-    def slide_ids(self) -> list[str]:
-        """Return the slide ids by row."""
+    def committed_ids(self) -> list[str]:
+        """Return, by row, the slide ids of committed slides, and nothing for pending ones."""
         ids = self.labels["slide"]
-        return [ids.values[n] for n in ids.numbers(len(self.serials)).tolist()]
+        numbers = np.where(self._slides["is_committed"], ids.numbers(len(self.serials)), 0)
+        return [ids.values[n] for n in numbers.tolist()]
 
     def row_of(self, serial: int, address: bytes, payload: bytes) -> int | None:
         """Return the row of the slide whose header the store has just as it was, or None."""

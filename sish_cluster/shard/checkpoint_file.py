@@ -20,11 +20,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import math
 import mmap
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -36,7 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sish_cluster.core.errors import CheckpointMismatch, Corrupt
-from sish_cluster.shard.data_dir import sync_folder
+from sish_cluster.shard.data_dir import read_ahead, sync_folder
 from sish_cluster.shard.steps import reached
 
 FILE_LAYOUT = 1
@@ -50,6 +52,9 @@ BLOCK_BYTES = 4 << 20
 
 SYNC_BYTES = 32 << 20
 """Bytes written between two syncs, so that the writer's own sync never waits behind a gigabyte."""
+
+MOST_OF_FREE = 0.5
+"""Share of the free disk that a file may take while the old one is still there."""
 
 ALIGNMENT = 64
 """Columns start at a multiple of this: a cache line, as they do in memory."""
@@ -102,6 +107,7 @@ def write_columns(
         If the disk refuses; the old file is still there.
     """
     path.parent.mkdir(exist_ok=True)
+    _check_room(path.parent, sum(column.nbytes for column in columns.values()))
     part = path.with_name(path.name + ".part")
     reached("checkpoint begun")
     try:
@@ -120,6 +126,14 @@ def write_columns(
     reached("checkpoint durable")
 
 
+def _check_room(folder: Path, n_bytes: int) -> None:
+    """Refuse to take more than a part of the free disk: the store needs it more than its copy."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > MOST_OF_FREE * free:
+        problem = f"{n_bytes} bytes would take more than {MOST_OF_FREE:.0%} of {free} free ones"
+        raise OSError(errno.ENOSPC, problem)
+
+
 def _write(
     file: Any,
     about: Mapping[str, Any],
@@ -128,8 +142,6 @@ def _write(
 ) -> None:
     file.write(MAGIC)
     place = len(MAGIC)
-    total = sum(column.nbytes + ALIGNMENT for column in columns.values())
-    os.posix_fallocate(file.fileno(), 0, max(1, place + total))  # a full disk shows before the work
     synced, placed = 0, {}
     for name, column in columns.items():
         checksums = []
@@ -143,7 +155,7 @@ def _write(
             synced += len(block)
             if synced >= SYNC_BYTES:
                 file.flush()
-                os.fdatasync(file.fileno())
+                os.fsync(file.fileno())
                 synced = 0
         dtype = column.dtype.newbyteorder("<").str
         placed[name] = _Placed(dtype, column.shape, place, checksums)
@@ -152,7 +164,6 @@ def _write(
     table = _table_bytes(about, placed)
     file.write(table)
     file.write(_TRAILER.pack(place, len(table), crc32c.crc32c(table), MAGIC))
-    file.truncate()
 
 
 def _table_bytes(about: Mapping[str, Any], placed: Mapping[str, _Placed]) -> bytes:
@@ -182,11 +193,11 @@ class CheckpointFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        read_ahead(path)
         with open(path, "rb") as file:
             self._size = os.fstat(file.fileno()).st_size
             if self._size < len(MAGIC) + _TRAILER.size:
                 raise self.damaged(f"is only {self._size} bytes long")
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
             self._map = mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_COPY)
         self._end, self.about, self._columns = self._table()
         self._check_gaps()

@@ -113,7 +113,7 @@ def _headers(
     """Return the headers of slides to read, and of those a checkpoint has, both in serial order."""
     headers: dict[int, SlideRecord] = {}
     kept: dict[int, Kept] = {}
-    ids = [] if checkpoint is None else checkpoint.slide_ids()
+    ids = [] if checkpoint is None else checkpoint.committed_ids()
     for address, record in rows(Kind.SLIDE):
         serial = records.serial_of(address)
         if checkpoint is not None:
@@ -133,6 +133,7 @@ def _headers(
             row = checkpoint.row_before_commit(serial, bytes(address), header)
         if row is not None:
             kept[serial] = Kept(row, records.slide_payload(header), True)
+            ids[row] = header.slide.slide_id
         else:
             headers[serial] = header
     _drop_repeated(headers, {ids[slide.row] for slide in kept.values()}, damage, broken)
@@ -140,10 +141,13 @@ def _headers(
 
 
 def _drop_repeated(
-    headers: dict[int, SlideRecord], kept_ids: set[str], damage: list[Corrupt], broken: set[int]
+    headers: dict[int, SlideRecord],
+    committed_ids: set[str],
+    damage: list[Corrupt],
+    broken: set[int],
 ) -> None:
     """Take out headers that name a slide (pending ones: a version) which an earlier one named."""
-    seen = {(slide_id, "") for slide_id in kept_ids}
+    seen = {(slide_id, "") for slide_id in committed_ids}
     for serial, header in list(headers.items()):
         slide_id, is_committed = header.slide.slide_id, header.state is SlideState.COMMITTED
         identity = (slide_id, "" if is_committed else header.version)

@@ -23,7 +23,7 @@ from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import Corrupt, NotPermitted, SishError, StoreFull, Unavailable
 from sish_cluster.core.posting import PatchColumns
 from sish_cluster.shard import records
-from sish_cluster.shard.data_dir import sync_folder
+from sish_cluster.shard.data_dir import read_ahead, sync_folder
 from sish_cluster.shard.records import Kind, SlideRecord, Totals
 
 OVERDRAW_BYTES = 4 << 20
@@ -292,8 +292,7 @@ class Store:
 
     def read_ahead(self) -> None:
         """Have the kernel bring the whole file into its cache, because all of it will be read."""
-        with open(self.folder / "data.mdb", "rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        read_ahead(self.folder / "data.mdb")
 
     def copy(self, folder: Path) -> None:
         """Copy the store as of this moment into an empty folder, compacted, while writes go on."""

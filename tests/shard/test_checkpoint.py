@@ -124,6 +124,20 @@ def test_a_pending_slide_of_the_checkpoint_may_be_committed_after_it(eager, neve
         assert make.found(shard, later) == ["later"]
 
 
+def test_a_pending_version_of_the_checkpoint_and_a_committed_one_after_it_are_both_there(
+    eager, never, make
+):
+    filled(eager, make, n=1)
+    pending, committed = make.slide("a", 1, 40), make.slide("a", 2, 40)
+    with Shard(eager) as shard:
+        shard.ingest("demo", pending, state=SlideState.PENDING)
+    with Shard(never) as shard:
+        shard.ingest("demo", committed)
+    with Shard(never) as shard:
+        assert make.found(shard, committed) == ["a"]
+        assert [p.version for p in shard.list_pending("demo")] == [pending.version]
+
+
 def test_a_serial_that_was_given_again_does_not_bring_a_forgotten_slide_back(
     eager, never, make, path
 ):
@@ -382,6 +396,14 @@ def test_a_disk_that_refuses_the_checkpoint_stops_nothing(eager, never, make, pa
     with Shard(eager) as shard:
         assert make.found(shard, make.slide("more", 60, 40)) == ["more"]
     assert path.exists()
+
+
+def test_a_checkpoint_leaves_the_disk_to_the_store(eager, make, path, monkeypatch, caplog):
+    usage = shutil.disk_usage(eager.data_dir.parent)._replace(free=1000)
+    monkeypatch.setattr(checkpoint_file.shutil, "disk_usage", lambda _: usage)
+    filled(eager, make)
+    assert "would take more than 50% of 1000 free ones" in caplog.text
+    assert not path.exists()
 
 
 def test_columns_come_back_as_they_were_whatever_their_shape(tmp_path, monkeypatch):
