@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from sish_cluster.shard.settings import CHECKPOINT_POSTINGS, SMALLEST_MAP_BYTES,
 from sish_cluster.shard.shard import Shard
 from sish_cluster.shard.warming import warm_kernels
 from sish_cluster.wire.serving import ServingSettings, serve
+
+SWITCH_INTERVAL_S = 0.0002
+"""Seconds a Python thread may keep the interpreter while another waits. A search takes it back after every
+kernel; at Python's own 5 ms each of these waits for a whole message being ingested."""
 
 _UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
@@ -118,6 +123,7 @@ def serve_shard(
     )
     with Shard(settings) as opened:
         warm_kernels()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         asyncio.run(_served(opened, ServingSettings(listen=listen, port_file=port_file)))
 
 
