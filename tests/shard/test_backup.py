@@ -1,5 +1,7 @@
 """Backups: hot, whole, checked, and never written over anything."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -61,6 +63,35 @@ def test_a_damaged_backup_is_not_restored(shard, make, settings, tmp_path, flip)
     with pytest.raises(Corrupt, match="slide 's'"):
         restored(backup, new)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("new")] == []
+
+
+CRASHING = """
+import os, sys
+from pathlib import Path
+from sish_cluster.shard.backup import backed_up
+from sish_cluster.shard.steps import STEP_EVENT
+
+step = sys.argv[1]
+sys.addaudithook(lambda event, args: event == STEP_EVENT and args == (step,) and os._exit(77))
+backed_up(Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize(
+    "step", ["backup begun", "backup copied", "backup checked", "backup renamed"]
+)
+def test_a_backup_that_crashed_is_whole_or_not_there_and_can_be_made_again(
+    shard, make, settings, tmp_path, step
+):
+    for i in range(3):
+        shard.ingest("demo", make.slide(f"s{i}", i))
+    target = tmp_path / "backup"
+    command = [sys.executable, "-c", CRASHING, step, str(settings.data_dir), str(target)]
+    assert subprocess.run(command, timeout=120).returncode == 77
+    assert target.exists() == (step == "backup renamed")
+    report = check_in_another_process(DataDir(target)) if target.exists() else shard.backup(target)
+    assert (report.damage, report.collections[0].slides) == ([], 3)
+    assert [path.name for path in tmp_path.glob("backup*")] == ["backup"]
 
 
 def test_nothing_is_overwritten_and_only_data_directories_are_copied(shard, settings, tmp_path):
