@@ -6,6 +6,7 @@ patch is (key, code as int). Eligibility is a set of slide ids.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 
 COARSE_UNIT = 10**11
@@ -28,7 +29,7 @@ class Bounds:
 
 
 def hamming(a: int, b: int) -> int:
-    return bin(a ^ b).count("1")
+    return (a ^ b).bit_count()
 
 
 def order_of(found: tuple[int, Posting]) -> tuple[int, str, int]:
@@ -50,33 +51,46 @@ def by_key(postings: list[Posting]) -> dict[int, list[Posting]]:
     return table
 
 
+class Archive:
+    """Postings sorted once, for many queries; the walk itself stays as plain."""
+
+    def __init__(self, postings: list[Posting]) -> None:
+        self.table = by_key(postings)
+        self.ascending = sorted(self.table)
+
+    def published(
+        self, eligible: set[str], q: int, code: int, bounds: Bounds
+    ) -> tuple[list[tuple[int, Posting]], set[int]]:
+        """Return (results in order, keys stepped on)."""
+        accepted: dict[int, tuple[int, Posting]] = {}
+        stepped: set[int] = set()
+
+        def walk(places: range) -> None:
+            steps = 0
+            for place in places:
+                key = self.ascending[place]
+                if steps == bounds.max_steps or key in accepted:
+                    return
+                here = [p for p in self.table[key] if p.slide in eligible]
+                if not here:
+                    continue
+                steps += 1
+                stepped.add(key)
+                best = min(((hamming(code, p.code), p) for p in here), key=order_of)
+                if best[0] <= bounds.max_distance:
+                    accepted[key] = best
+
+        for seed in seeds(q, bounds):
+            walk(range(bisect.bisect_left(self.ascending, seed) - 1, -1, -1))
+            walk(range(bisect.bisect_right(self.ascending, seed), len(self.ascending)))
+        return sorted(accepted.values(), key=lambda found: found[0]), stepped
+
+
 def published(
     postings: list[Posting], eligible: set[str], q: int, code: int, bounds: Bounds
 ) -> tuple[list[tuple[int, Posting]], set[int]]:
     """Return (results in order, keys stepped on)."""
-    table = by_key(postings)
-    ascending = sorted(table)
-    accepted: dict[int, tuple[int, Posting]] = {}
-    stepped: set[int] = set()
-
-    def walk(keys: list[int]) -> None:
-        steps = 0
-        for key in keys:
-            if steps == bounds.max_steps or key in accepted:
-                return
-            here = [p for p in table[key] if p.slide in eligible]
-            if not here:
-                continue
-            steps += 1
-            stepped.add(key)
-            best = min(((hamming(code, p.code), p) for p in here), key=order_of)
-            if best[0] <= bounds.max_distance:
-                accepted[key] = best
-
-    for seed in seeds(q, bounds):
-        walk([key for key in reversed(ascending) if key < seed])
-        walk([key for key in ascending if key > seed])
-    return sorted(accepted.values(), key=lambda found: found[0]), stepped
+    return Archive(postings).published(eligible, q, code, bounds)
 
 
 def guided(
