@@ -1,4 +1,4 @@
-"""The checkpointer: writes checkpoints in the background once enough has changed, and at the end.
+"""The checkpointer: writes checkpoints once enough has changed, when changes pause, and at the end.
 
 It works from a view, at a low priority, and syncs often, so that neither changes nor searches wait for
 it. What the disk refuses is said once and tried again after as much change again: a shard without a
@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from sish_cluster.shard.checkpoint import write_checkpoint
@@ -42,6 +43,7 @@ class Checkpointer:
         self._settings = settings
         self._due: queue.SimpleQueue[HeldCollection | None] = queue.SimpleQueue()
         self._noted: set[int] = set()
+        self._changed: dict[int, tuple[HeldCollection, float]] = {}
         self._refused_at: dict[int, int] = {}
         self._is_closing = threading.Event()
         name = f"checkpointer-{settings.name}"
@@ -52,7 +54,8 @@ class Checkpointer:
 
     def note(self, held: HeldCollection) -> None:
         """Have a checkpoint written soon if one is due; called by the writer only."""
-        if held.number not in self._noted and self._is_due(held):
+        self._changed[held.number] = (held, time.monotonic())
+        if held.number not in self._noted and self._is_due(held, self._settings.checkpoint_share):
             self._noted.add(held.number)
             self._due.put(held)
 
@@ -67,11 +70,10 @@ class Checkpointer:
             if held.uncovered >= self._settings.checkpoint_postings:
                 self._write(held, lambda: False)
 
-    def _is_due(self, held: HeldCollection) -> bool:
-        settings = self._settings
+    def _is_due(self, held: HeldCollection, share: float) -> bool:
         enough = max(
-            settings.checkpoint_postings,
-            settings.checkpoint_share * held.index.n_postings,
+            self._settings.checkpoint_postings,
+            share * held.index.n_postings,
             2 * self._refused_at.get(held.number, 0),
         )
         return held.uncovered >= enough
@@ -81,10 +83,25 @@ class Checkpointer:
             OSError
         ):  # a system that refuses it only makes searches wait a bit
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        while (held := self._due.get()) is not None:
-            if not self._is_closing.is_set():
+        while not self._is_closing.is_set():
+            try:
+                held = self._due.get(timeout=self._settings.checkpoint_idle_s / 2)
+            except queue.Empty:
+                self._write_idle()
+                continue
+            if held is not None:
                 self._write(held, self._is_closing.is_set)
-            self._noted.discard(held.number)
+                self._noted.discard(held.number)
+
+    def _write_idle(self) -> None:
+        """Write what is worth it of the collections that did not change for a while."""
+        latest_s = time.monotonic() - self._settings.checkpoint_idle_s
+        for number, change in list(self._changed.items()):
+            held, changed_s = change
+            if changed_s <= latest_s and self._changed[number] is change:
+                del self._changed[number]
+                if self._is_due(held, 0.0):
+                    self._write(held, self._is_closing.is_set)
 
     def _write(self, held: HeldCollection, is_called_off: Callable[[], bool]) -> None:
         with held.changing:

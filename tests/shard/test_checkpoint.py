@@ -212,6 +212,23 @@ def test_a_checkpoint_is_written_beside_changes_once_enough_has_changed(
     assert checked(DataDir(settings.data_dir)).checkpoint_damage == []
 
 
+def test_a_checkpoint_is_written_when_changes_pause_however_small_their_share(
+    eager, never, make, path
+):
+    filled(eager, make, n=20)
+    pausing = dataclasses.replace(eager, checkpoint_postings=30, checkpoint_idle_s=0.05)
+    done = threading.Event()
+    watch(lambda step: step == "checkpoint durable" and done.set())
+    with Shard(pausing) as shard:
+        shard.ingest("demo", make.slide("more", 60, 40))
+        assert done.wait(30)
+        kept = path.read_bytes()
+    path.write_bytes(kept)
+    with Shard(never) as shard:
+        assert uncovered(shard) == 0
+        assert make.found(shard, make.slide("more", 60, 40)) == ["more"]
+
+
 _WATCHERS = []
 
 
