@@ -1,6 +1,7 @@
 # make demo   sets everything up and runs the main job on real or drawn slides (SLIDES=DIR to choose)
 # make test   sets everything up and runs every test
 # make check  lint, types, layers, protos and generated code
+# make bench-index  the index beside its peers: one table, and benchmarks/out/index.json (LARGEST=1e6 for a short run)
 # make wire   generates sish_cluster/wire/sish from protos/
 # make clean  removes what the above made, the demo's state included
 
@@ -8,6 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LARGEST ?= 1e7
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 
@@ -41,7 +43,7 @@ wire:
 
 bench-index: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m benchmarks.bench_index --out benchmarks/out/index.json
+	$(BIN)/python -m benchmarks.bench_index --largest $(LARGEST) --out benchmarks/out/index.json
 
 clean:
 	rm -rf $(VENV) $(VENV)-wire demo build benchmarks/out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -58,7 +58,7 @@ def mixed_rows(folder):
     )  # fmt: skip
     with tempfile.TemporaryDirectory(dir=folder) as name:
         found = bench_mixed.measured(options, Path(name))
-    size = found["postings_at_start"]
+    size = found["postings"]
     rate = found["ingest_during_search_slides_per_s"]
     for who, times in (("alone", found["idle_ms"]), (f"beside {rate} slides/s", found["busy_ms"])):
         is_busy = who != "alone"

@@ -57,9 +57,11 @@ class Entry:
 
     @property
     def payload(self) -> bytes:
-        """The header as the store keeps it."""
+        """The header as the store keeps it; kept so, since it is smaller and the next asker's too."""
         header = self._header
-        return header if isinstance(header, bytes) else records.slide_payload(header)
+        if not isinstance(header, bytes):
+            header = self._header = records.slide_payload(header)
+        return header
 
 
 class Column:
