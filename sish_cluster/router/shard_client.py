@@ -67,7 +67,8 @@ class GrpcShard:
     spec
         Its name, for messages, and its address.
     epoch
-        The topology epoch sent with searches and ingests, so that a shard of another epoch can object.
+        The topology epoch sent with searches and ingests; shards do not compare it yet, they
+        check the range and the labels of what they are sent.
     settings
         Slack and cap of timeouts.
     """
