@@ -24,7 +24,7 @@ class Candidates:
     keys
         uint64 (n,): key of each candidate.
     distances
-        uint16 (n,): Hamming bits.
+        uint16 (n,): Hamming bits; cosine units of 1/32768 in a DIRECT search.
     slides
         uint32 (n,): index into the answer's ``slides`` table.
     numbers

@@ -14,7 +14,7 @@ from sish_cluster.core.clock import Deadline
 from sish_cluster.core.collection import Collection, CollectionState
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Query, Ranking
-from sish_cluster.core.result import SearchResult
+from sish_cluster.core.result import PatchesResult, SearchResult
 from sish_cluster.core.seams import ForgetOutcome, IngestOutcome, StoredSlide
 from sish_cluster.core.topology import KeyRange, Selector
 
@@ -81,6 +81,16 @@ class ClusterCalls(Protocol):
         deadline: Deadline,
     ) -> SearchResult:
         """Return the slides that look like the query."""
+
+    async def search_patches(
+        self, collection: str, query: Query, *, allow_partial: bool, deadline: Deadline
+    ) -> PatchesResult:
+        """Return each query patch's candidates, at most ``settings.max_candidates`` (0: all) of each."""
+
+    async def encoded_slide(
+        self, collection: str, slide_id: str, *, deadline: Deadline
+    ) -> EncodedSlide:
+        """Return a committed slide as it was ingested, or raise `UnknownSlide`."""
 
     async def ingest(
         self, collection: str, slide: EncodedSlide, *, deadline: Deadline

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from sish_cluster.core.code import Codes
+from sish_cluster.core.embedding import Embeddings, checked_embeddings, no_embeddings
 from sish_cluster.core.errors import BadMessage
 from sish_cluster.core.key import Keys, checked_keys
 from sish_cluster.core.slide import Slide, canonical_bytes, digest_of
@@ -24,27 +26,33 @@ PatchNumbers = npt.NDArray[np.uint32]
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class PatchColumns:
-    """Encoded patches as four columns of equal length n.
+    """Encoded patches as columns of equal length n.
 
     Parameters
     ----------
     keys
         uint64 (n,), ``0 <= key < 2**50``.
     codes
-        uint8 (n, code_bytes), packed.
+        uint8 (n, code_bytes), packed; code_bytes 0 where there are none.
     corners
         int32 (n, 2), level-0 pixels (x, y) of each patch's upper left corner.
     numbers
         uint32 (n,), strictly ascending: the patch's place in the slide's mosaic.
+    embeddings
+        float16 (n, dimensions), finite, no row all zero; dimensions 0 (also for None) where there are
+        none.
     """
 
     keys: Keys
     codes: Codes
     corners: Corners
     numbers: PatchNumbers
+    embeddings: Embeddings = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         n = len(self.keys)
+        given = no_embeddings(n) if self.embeddings is None else self.embeddings
+        object.__setattr__(self, "embeddings", checked_embeddings(given, n=n))
         checked_keys(self.keys)
         lengths = {
             "codes": len(self.codes),
@@ -70,10 +78,23 @@ class PatchColumns:
         """Bytes of one packed code."""
         return int(self.codes.shape[1])
 
+    @property
+    def dimensions(self) -> int:
+        """Numbers of one embedding; 0 where there are none."""
+        return int(self.embeddings.shape[1])
+
+    def without_embeddings(self) -> PatchColumns:
+        """Return the same patches without embeddings: what a search by code needs to send."""
+        return dataclasses.replace(self, embeddings=no_embeddings(len(self)))
+
     def taken(self, chosen: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> PatchColumns:
         """Return the rows ``chosen`` (indices or mask) as new columns."""
         return PatchColumns(
-            self.keys[chosen], self.codes[chosen], self.corners[chosen], self.numbers[chosen]
+            self.keys[chosen],
+            self.codes[chosen],
+            self.corners[chosen],
+            self.numbers[chosen],
+            self.embeddings[chosen],
         )
 
     @classmethod
@@ -83,6 +104,8 @@ class PatchColumns:
         codes: npt.ArrayLike,
         corners: npt.ArrayLike | None = None,
         numbers: npt.ArrayLike | None = None,
+        *,
+        embeddings: npt.ArrayLike | None = None,
     ) -> PatchColumns:
         """Return columns of the right types; corners default to (0, 0), numbers to 0..n-1."""
         key_array = checked_keys(np.asarray(keys, dtype=np.int64 if not len(keys) else None))  # type: ignore[arg-type]
@@ -94,7 +117,30 @@ class PatchColumns:
             np.ascontiguousarray(codes, dtype=np.uint8),
             np.ascontiguousarray(corner_array.reshape(n, 2), dtype=np.int32),
             np.ascontiguousarray(number_array, dtype=np.uint32),
+            no_embeddings(n) if embeddings is None else checked_embeddings(embeddings, n=n),
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[PatchColumns]) -> PatchColumns:
+        """Return several slides' patches as one set, numbered anew from 0: a case's query.
+
+        Raises
+        ------
+        BadMessage
+            If there is no part, or the parts differ in the length of codes or embeddings.
+        """
+        widths = {(part.code_bytes, part.dimensions) for part in parts}
+        if len(widths) != 1:
+            raise BadMessage(
+                "parts to be joined have codes and embeddings of one length; found (code bytes,"
+                f" dimensions) {sorted(widths) or 'of no part'}"
+            )
+        columns = [
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("keys", "codes", "corners")
+        ]
+        numbers = np.arange(len(columns[0]), dtype=np.uint32)
+        return cls(*columns, numbers, np.concatenate([part.embeddings for part in parts]))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -139,5 +185,6 @@ def version_of(slide: Slide, patches: PatchColumns, fingerprint: str) -> str:
         patches.codes.tobytes(),
         patches.corners.astype("<i4").tobytes(),
         patches.numbers.astype("<u4").tobytes(),
+        patches.embeddings.astype("<f2").tobytes(),
         fingerprint.encode(),
     )

@@ -12,6 +12,7 @@ import dataclasses
 import enum
 from collections.abc import Iterable, Mapping
 
+from sish_cluster.core.embedding import distance_of
 from sish_cluster.core.errors import BadFilter, BadRequest
 from sish_cluster.core.posting import PatchColumns
 from sish_cluster.core.slide import Slide
@@ -21,13 +22,15 @@ class Mode(enum.StrEnum):
     """How candidates are found."""
 
     AUTO = "auto"
-    """EXACT while the eligible postings are few, GUIDED beyond."""
+    """EXACT while the eligible postings can be scanned in time, GUIDED beyond; DIRECT without codes."""
     SISH = "sish"
     """The published guided search, quirks included."""
     GUIDED = "guided"
     """Order-free guided search: complete within its key neighbourhoods."""
     EXACT = "exact"
     """Every eligible posting within the bound."""
+    DIRECT = "direct"
+    """Every eligible posting whose embedding's cosine reaches the bound (RetCCL)."""
 
 
 class Ranking(enum.StrEnum):
@@ -39,6 +42,8 @@ class Ranking(enum.StrEnum):
     """The published ranking, quirks included."""
     RRF = "rrf"
     """Reciprocal-rank fusion over the query's patches; needs no labels."""
+    RETCCL = "retccl"
+    """RetCCL's: entropy of similarity-weighted labels, a majority of five per patch."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,9 +51,10 @@ class SearchSettings:
     """Bounds of one search; the defaults are the published constants."""
 
     mode: Mode = Mode.AUTO
-    """Which search runs; AUTO is resolved to EXACT or GUIDED once for the whole cluster."""
+    """Which search runs; AUTO is resolved once for the whole cluster."""
     max_distance: int = 128
-    """Hamming bits; a posting further away is no candidate (published: 128 of 1024 bits)."""
+    """Hamming bits; a posting further away is no candidate (published: 128 of 1024 bits). A DIRECT search
+    goes by `min_cosine` instead."""
     seeds_per_side: int = 10
     """T: seeds on each side of the query key."""
     seed_spacing: int = 50
@@ -57,6 +63,8 @@ class SearchSettings:
     """Occupied eligible keys a walk looks at, each way."""
     max_candidates: int = 0
     """Most candidates kept per query patch, nearest first; 0 keeps all."""
+    min_cosine: float = 0.7
+    """Cosine of the embeddings below which a posting is no candidate of a DIRECT search (RetCCL: 0.7)."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -70,6 +78,17 @@ class SearchSettings:
             found = getattr(self, name)
             if not low <= found <= high:
                 raise BadRequest(f"{name} must be {low}..{high}; found {found}", field=name)
+        if not -1.0 <= self.min_cosine <= 1.0:
+            raise BadRequest(
+                f"min_cosine must be -1..1; found {self.min_cosine}", field="min_cosine"
+            )
+
+    @property
+    def distance_bound(self) -> int:
+        """Largest distance of a candidate: Hamming bits; in a DIRECT search, cosine units."""
+        if self.mode is Mode.DIRECT:
+            return int(distance_of(self.min_cosine))
+        return self.max_distance
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

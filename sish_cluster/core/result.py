@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+from sish_cluster.core.candidate import Candidates
 from sish_cluster.core.query import Mode, Ranking
 from sish_cluster.core.slide import Slide
 
@@ -24,7 +28,7 @@ class PatchMatch:
     corner
         Level-0 pixels (x, y) in the result's slide.
     distance
-        Hamming bits between the two codes.
+        Hamming bits between the two codes; after a DIRECT search, cosine units (`core.embedding`).
     uncertainty
         Weighted entropy of the query patch's candidates, bits.
     """
@@ -55,7 +59,7 @@ class SlideResult:
         ``2 ** -uncertainty``: one over the effective number of labels among that patch's
         candidates, in (0, 1].
     score
-        What slides were ordered by, where that is one number (RRF); else 0.
+        What slides were ordered by, where that is one number (RRF, RetCCL); else 0.
     matches
         Pairs of patches, nearest first.
     """
@@ -93,6 +97,11 @@ class SearchResult:
         Why there are no results, when there are none.
     elapsed_ms
         Wall time at the router.
+    mode_reason
+        Why this mode ran: asked for, or what AUTO went by.
+    distance_bound
+        Largest distance at which a candidate counted: the search's bound, or the ranking's tau where
+        that is smaller; Hamming bits, cosine units after a DIRECT search.
     """
 
     results: Sequence[SlideResult]
@@ -106,9 +115,49 @@ class SearchResult:
     missing_shards: Sequence[str] = ()
     reason: str = ""
     elapsed_ms: float = 0.0
+    mode_reason: str = ""
+    distance_bound: float = 0.0
 
     @property
     def coverage(self) -> float:
         """Postings examined / eligible postings, averaged over query patches; 1 when none are eligible."""
         total = self.eligible * self.n_query_patches
         return self.examined / total if total else 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class PatchesResult:
+    """The answer to one query patch by patch: regions that look alike, before any ranking of slides.
+
+    Parameters
+    ----------
+    candidates
+        Ordered per query patch as the mode says, (distance, slide id, patch number) but for SISH.
+    slides
+        The slides candidates refer to, in slide id order.
+    examined_counts
+        int64 (n_query_patches,): postings examined per query patch.
+    eligible
+        Eligible postings of the collection.
+    mode, mode_reason
+        What ran (never AUTO), and why.
+    missing_shards
+        Shards that did not answer (only when partial answers are allowed).
+    elapsed_ms
+        Wall time at the router.
+    """
+
+    candidates: Candidates
+    slides: Sequence[Slide]
+    examined_counts: npt.NDArray[np.int64]
+    eligible: int
+    mode: Mode
+    mode_reason: str = ""
+    missing_shards: Sequence[str] = ()
+    elapsed_ms: float = 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Postings examined / eligible postings, averaged over query patches; 1 when none are eligible."""
+        total = self.eligible * len(self.examined_counts)
+        return float(self.examined_counts.sum()) / total if total else 1.0

@@ -112,6 +112,11 @@ class ShardCalls(Protocol):
     ) -> ShardAnswer:
         """Return the candidates of a slide query."""
 
+    async def encoded_slide(
+        self, collection: str, slide_id: str, *, deadline: Deadline
+    ) -> EncodedSlide | None:
+        """Return this shard's share of a committed slide as it was ingested; None when it has none."""
+
     async def ingest(
         self,
         collection: str,
@@ -169,7 +174,7 @@ class PatchCandidates:
     slides
         int64 (n,): index into the slide table.
     distances
-        int64 (n,): Hamming bits.
+        int64 (n,): Hamming bits; cosine units of 1/32768 after a DIRECT search.
     numbers
         int64 (n,): patch numbers in those slides.
     corners
@@ -221,6 +226,8 @@ class RankedList:
     uncertainties: Mapping[int, float]
     reason: str = ""
     """Why there is no slide, when there is none."""
+    distance_bound: float = 0.0
+    """tau: the distance beyond which candidates did not rank; 0 where the ranker has no such bound."""
 
 
 class Ranker(Protocol):
@@ -233,5 +240,10 @@ class Ranker(Protocol):
         *,
         label_counts: Mapping[str, int],
         k: int,
+        units: float,
     ) -> RankedList:
-        """Return at most ``k`` slides; ``labels[s]`` is slide s's label, ``""`` when unknown."""
+        """Return at most ``k`` slides; ``labels[s]`` is slide s's label, ``""`` when unknown.
+
+        ``units`` is the distance of similarity 0: 32768 for cosines; half of the bits for codes, whose
+        similarity 1 - 2 d / bits is the cosine of the bits as signs.
+        """

@@ -13,11 +13,12 @@ MAX_MESSAGE_BYTES = 16 << 20
 
 READ_METHODS = {
     "sish.v1.ShardService": (
-        "Search", "RangeLookup", "Neighbours", "ListPending", "ListSlides", "ListCollections",
-        "DescribeCollection", "Status",
+        "Search", "EncodedSlide", "RangeLookup", "Neighbours", "ListPending", "ListSlides",
+        "ListCollections", "DescribeCollection", "Status",
     ),
     "sish.v1.RouterService": (
-        "Search", "ListSlides", "ListCollections", "DescribeCollection", "Status",
+        "Search", "SearchPatches", "EncodedSlide", "ListSlides", "ListCollections",
+        "DescribeCollection", "Status",
     ),
     "sish.v1.EncoderService": ("DescribeEncoder",),
 }  # fmt: skip

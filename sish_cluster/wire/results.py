@@ -28,6 +28,8 @@ def pack_search_result(result: SearchResult) -> pb.RouterServiceSearchResponse:
         missing_shards=result.missing_shards,
         reason=result.reason,
         elapsed_ms=result.elapsed_ms,
+        mode_reason=result.mode_reason,
+        distance_bound=result.distance_bound,
     )
 
 
@@ -45,6 +47,8 @@ def unpack_search_result(message: pb.RouterServiceSearchResponse) -> SearchResul
         missing_shards=tuple(message.missing_shards),
         reason=message.reason,
         elapsed_ms=message.elapsed_ms,
+        mode_reason=message.mode_reason,
+        distance_bound=message.distance_bound,
     )
 
 

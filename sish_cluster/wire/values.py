@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sish_cluster.core.collection import Collection, CollectionState
+from sish_cluster.core.embedding import MAX_DIMENSIONS
 from sish_cluster.core.errors import BadMessage, SishError
 from sish_cluster.core.key import checked_keys
 from sish_cluster.core.posting import MAX_PATCHES, EncodedSlide, PatchColumns
@@ -24,18 +25,23 @@ LAYOUT_VERSION = 1
 PART_BYTES = 1 << 20
 """Target size of one streamed message: fast, and well under gRPC's 4 MiB."""
 
+MIN_COSINE = SearchSettings().min_cosine
+"""Bound of a DIRECT search whose message does not set one."""
+
 _MODES = {
     pb.MODE_UNSPECIFIED: Mode.AUTO,
     pb.MODE_AUTO: Mode.AUTO,
     pb.MODE_SISH: Mode.SISH,
     pb.MODE_GUIDED: Mode.GUIDED,
     pb.MODE_EXACT: Mode.EXACT,
+    pb.MODE_DIRECT: Mode.DIRECT,
 }
 _RANKINGS = {
     pb.RANKING_UNSPECIFIED: Ranking.UNCERTAINTY,
     pb.RANKING_UNCERTAINTY: Ranking.UNCERTAINTY,
     pb.RANKING_SISH: Ranking.SISH,
     pb.RANKING_RRF: Ranking.RRF,
+    pb.RANKING_RETCCL: Ranking.RETCCL,
 }
 _MODE_NUMBERS = {mode: number for number, mode in _MODES.items()}
 _RANKING_NUMBERS = {ranking: number for number, ranking in _RANKINGS.items()}
@@ -70,8 +76,9 @@ def pack_patches(patches: PatchColumns) -> pb.PackedPatches:
         bytes_of(patches.codes, "u1"),
         bytes_of(patches.corners, "<i4"),
         bytes_of(patches.numbers, "<u4"),
+        bytes_of(patches.embeddings, "<f2"),
     )
-    keys, codes, corners, numbers = columns
+    keys, codes, corners, numbers, embeddings = columns
     return pb.PackedPatches(
         layout_version=LAYOUT_VERSION,
         count=len(patches),
@@ -81,6 +88,8 @@ def pack_patches(patches: PatchColumns) -> pb.PackedPatches:
         corners=corners,
         numbers=numbers,
         crc32c=checksum_of(columns),
+        dimensions=patches.dimensions,
+        embeddings=embeddings,
     )
 
 
@@ -96,13 +105,24 @@ def unpack_patches(message: pb.PackedPatches) -> PatchColumns:
     """
     _check_layout(message)
     count, width = message.count, message.code_bytes
-    columns = (message.keys, message.codes, message.corners, message.numbers)
+    columns = (
+        message.keys, message.codes, message.corners, message.numbers, message.embeddings
+    )  # fmt: skip
     codes = column_of(message.codes, "u1", count=count, field="patches.codes", width=width)
     corners = column_of(message.corners, "<i4", count=count, field="patches.corners", width=2)
     numbers = column_of(message.numbers, "<u4", count=count, field="patches.numbers")
     keys = column_of(message.keys, "<u8", count=count, field="patches.keys")
+    embeddings = column_of(
+        message.embeddings, "<f2", count=count, field="patches.embeddings", width=message.dimensions
+    )
     check_checksum(message.crc32c, columns, field="patches")
-    return PatchColumns(checked_keys(keys, field="patches.keys"), codes, corners, numbers)
+    return PatchColumns(
+        checked_keys(keys, field="patches.keys"),
+        codes,
+        corners,
+        numbers,
+        embeddings.reshape(count, message.dimensions),
+    )
 
 
 def _check_layout(message: pb.PackedPatches) -> None:
@@ -116,10 +136,15 @@ def _check_layout(message: pb.PackedPatches) -> None:
         raise BadMessage(
             f"at most {MAX_PATCHES} patches; found {message.count}", field="patches.count"
         )
-    if message.code_bytes < 8 or message.code_bytes % 8:
+    if message.code_bytes % 8:
         raise BadMessage(
-            f"code_bytes is a positive multiple of 8; found {message.code_bytes}",
+            f"code_bytes is a multiple of 8; found {message.code_bytes}",
             field="patches.code_bytes",
+        )
+    if message.dimensions > MAX_DIMENSIONS:
+        raise BadMessage(
+            f"an embedding has at most {MAX_DIMENSIONS} numbers; found {message.dimensions}",
+            field="patches.dimensions",
         )
 
 
@@ -131,6 +156,8 @@ def pack_collection(collection: Collection) -> pb.Collection:
         code_bits=collection.code_bits,
         max_distance=collection.max_distance,
         encoder=collection.encoder,
+        dimensions=collection.dimensions,
+        lacks_keys=not collection.has_keys,
     )
 
 
@@ -142,6 +169,8 @@ def unpack_collection(message: pb.Collection) -> Collection:
         message.code_bits,
         message.max_distance,
         message.encoder,
+        message.dimensions,
+        not message.lacks_keys,
     )
 
 
@@ -196,6 +225,7 @@ def pack_settings(settings: SearchSettings) -> pb.SearchSettings:
         seed_spacing=settings.seed_spacing,
         max_steps=settings.max_steps,
         max_candidates=settings.max_candidates,
+        min_cosine=settings.min_cosine,
     )
 
 
@@ -208,6 +238,7 @@ def unpack_settings(message: pb.SearchSettings) -> SearchSettings:
         seed_spacing=message.seed_spacing,
         max_steps=message.max_steps,
         max_candidates=message.max_candidates,
+        min_cosine=message.min_cosine if message.HasField("min_cosine") else MIN_COSINE,
     )
 
 
@@ -261,7 +292,7 @@ def unpack_query(message: pb.Query) -> Query:
 
 def slide_parts(encoded: EncodedSlide) -> Iterator[pb.EncodedSlidePart]:
     """Yield an encoded slide as messages of about `PART_BYTES`, the last one marked."""
-    row_bytes = 20 + encoded.patches.code_bytes
+    row_bytes = 20 + encoded.patches.code_bytes + 2 * encoded.patches.dimensions
     rows = max(1, PART_BYTES // row_bytes)
     n = len(encoded.patches)
     for start in range(0, max(n, 1), rows):
@@ -334,12 +365,15 @@ class SlideAssembler:
 def _joined(columns: list[PatchColumns]) -> PatchColumns:
     if len(columns) == 1:
         return columns[0]
-    widths = {c.code_bytes for c in columns}
+    widths = {(c.code_bytes, c.dimensions) for c in columns}
     if len(widths) > 1:
-        raise BadMessage(f"a slide's parts must agree on code_bytes; found {sorted(widths)}")
+        raise BadMessage(
+            f"a slide's parts must agree on code_bytes and dimensions; found {sorted(widths)}"
+        )
     return PatchColumns(
         np.concatenate([c.keys for c in columns]),
         np.concatenate([c.codes for c in columns]),
         np.concatenate([c.corners for c in columns]),
         np.concatenate([c.numbers for c in columns]),
+        np.concatenate([c.embeddings for c in columns]),
     )

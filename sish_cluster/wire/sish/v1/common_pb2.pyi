@@ -13,6 +13,7 @@ class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODE_SISH: _ClassVar[Mode]
     MODE_GUIDED: _ClassVar[Mode]
     MODE_EXACT: _ClassVar[Mode]
+    MODE_DIRECT: _ClassVar[Mode]
 
 class Ranking(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -20,6 +21,7 @@ class Ranking(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RANKING_UNCERTAINTY: _ClassVar[Ranking]
     RANKING_SISH: _ClassVar[Ranking]
     RANKING_RRF: _ClassVar[Ranking]
+    RANKING_RETCCL: _ClassVar[Ranking]
 
 class SlideState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -31,10 +33,12 @@ MODE_AUTO: Mode
 MODE_SISH: Mode
 MODE_GUIDED: Mode
 MODE_EXACT: Mode
+MODE_DIRECT: Mode
 RANKING_UNSPECIFIED: Ranking
 RANKING_UNCERTAINTY: Ranking
 RANKING_SISH: Ranking
 RANKING_RRF: Ranking
+RANKING_RETCCL: Ranking
 SLIDE_STATE_UNSPECIFIED: SlideState
 SLIDE_STATE_PENDING: SlideState
 SLIDE_STATE_COMMITTED: SlideState
@@ -73,7 +77,7 @@ class Slide(_message.Message):
     def __init__(self, slide_id: _Optional[str] = ..., patient: _Optional[str] = ..., site: _Optional[str] = ..., diagnosis: _Optional[str] = ..., institution: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., mpp: _Optional[float] = ..., width_px: _Optional[int] = ..., height_px: _Optional[int] = ..., patch_side_px: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class PackedPatches(_message.Message):
-    __slots__ = ("layout_version", "count", "code_bytes", "keys", "codes", "corners", "numbers", "crc32c")
+    __slots__ = ("layout_version", "count", "code_bytes", "keys", "codes", "corners", "numbers", "crc32c", "dimensions", "embeddings")
     LAYOUT_VERSION_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     CODE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +86,8 @@ class PackedPatches(_message.Message):
     CORNERS_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
     CRC32C_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     layout_version: int
     count: int
     code_bytes: int
@@ -90,21 +96,27 @@ class PackedPatches(_message.Message):
     corners: bytes
     numbers: bytes
     crc32c: int
-    def __init__(self, layout_version: _Optional[int] = ..., count: _Optional[int] = ..., code_bytes: _Optional[int] = ..., keys: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., corners: _Optional[bytes] = ..., numbers: _Optional[bytes] = ..., crc32c: _Optional[int] = ...) -> None: ...
+    dimensions: int
+    embeddings: bytes
+    def __init__(self, layout_version: _Optional[int] = ..., count: _Optional[int] = ..., code_bytes: _Optional[int] = ..., keys: _Optional[bytes] = ..., codes: _Optional[bytes] = ..., corners: _Optional[bytes] = ..., numbers: _Optional[bytes] = ..., crc32c: _Optional[int] = ..., dimensions: _Optional[int] = ..., embeddings: _Optional[bytes] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "fingerprint", "code_bits", "max_distance", "encoder")
+    __slots__ = ("name", "fingerprint", "code_bits", "max_distance", "encoder", "dimensions", "lacks_keys")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     CODE_BITS_FIELD_NUMBER: _ClassVar[int]
     MAX_DISTANCE_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    LACKS_KEYS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     code_bits: int
     max_distance: int
     encoder: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., code_bits: _Optional[int] = ..., max_distance: _Optional[int] = ..., encoder: _Optional[str] = ...) -> None: ...
+    dimensions: int
+    lacks_keys: bool
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., code_bits: _Optional[int] = ..., max_distance: _Optional[int] = ..., encoder: _Optional[str] = ..., dimensions: _Optional[int] = ..., lacks_keys: bool = ...) -> None: ...
 
 class LabelCounts(_message.Message):
     __slots__ = ("counts",)
@@ -169,20 +181,22 @@ class Filter(_message.Message):
     def __init__(self, keep: _Optional[_Mapping[str, LabelValues]] = ..., leave_out: _Optional[_Mapping[str, LabelValues]] = ...) -> None: ...
 
 class SearchSettings(_message.Message):
-    __slots__ = ("mode", "max_distance", "seeds_per_side", "seed_spacing", "max_steps", "max_candidates")
+    __slots__ = ("mode", "max_distance", "seeds_per_side", "seed_spacing", "max_steps", "max_candidates", "min_cosine")
     MODE_FIELD_NUMBER: _ClassVar[int]
     MAX_DISTANCE_FIELD_NUMBER: _ClassVar[int]
     SEEDS_PER_SIDE_FIELD_NUMBER: _ClassVar[int]
     SEED_SPACING_FIELD_NUMBER: _ClassVar[int]
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    MIN_COSINE_FIELD_NUMBER: _ClassVar[int]
     mode: Mode
     max_distance: int
     seeds_per_side: int
     seed_spacing: int
     max_steps: int
     max_candidates: int
-    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., max_distance: _Optional[int] = ..., seeds_per_side: _Optional[int] = ..., seed_spacing: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_candidates: _Optional[int] = ...) -> None: ...
+    min_cosine: float
+    def __init__(self, mode: _Optional[_Union[Mode, str]] = ..., max_distance: _Optional[int] = ..., seeds_per_side: _Optional[int] = ..., seed_spacing: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_candidates: _Optional[int] = ..., min_cosine: _Optional[float] = ...) -> None: ...
 
 class Query(_message.Message):
     __slots__ = ("patches", "fingerprint", "settings", "where", "label_field", "patient")

@@ -1,4 +1,5 @@
 from sish_cluster.wire.sish.v1 import common_pb2 as _common_pb2
+from sish_cluster.wire.sish.v1 import shard_pb2 as _shard_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -61,7 +62,7 @@ class SlideResult(_message.Message):
     def __init__(self, rank: _Optional[int] = ..., slide: _Optional[_Union[_common_pb2.Slide, _Mapping]] = ..., distance: _Optional[int] = ..., uncertainty: _Optional[float] = ..., certainty: _Optional[float] = ..., score: _Optional[float] = ..., matches: _Optional[_Iterable[_Union[PatchMatch, _Mapping]]] = ...) -> None: ...
 
 class RouterServiceSearchResponse(_message.Message):
-    __slots__ = ("results", "mode", "ranking", "predicted_label", "votes", "examined", "eligible", "n_query_patches", "missing_shards", "reason", "elapsed_ms")
+    __slots__ = ("results", "mode", "ranking", "predicted_label", "votes", "examined", "eligible", "n_query_patches", "missing_shards", "reason", "elapsed_ms", "mode_reason", "distance_bound")
     class VotesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +81,8 @@ class RouterServiceSearchResponse(_message.Message):
     MISSING_SHARDS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_MS_FIELD_NUMBER: _ClassVar[int]
+    MODE_REASON_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_BOUND_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[SlideResult]
     mode: _common_pb2.Mode
     ranking: _common_pb2.Ranking
@@ -91,7 +94,51 @@ class RouterServiceSearchResponse(_message.Message):
     missing_shards: _containers.RepeatedScalarFieldContainer[str]
     reason: str
     elapsed_ms: float
-    def __init__(self, results: _Optional[_Iterable[_Union[SlideResult, _Mapping]]] = ..., mode: _Optional[_Union[_common_pb2.Mode, str]] = ..., ranking: _Optional[_Union[_common_pb2.Ranking, str]] = ..., predicted_label: _Optional[str] = ..., votes: _Optional[_Mapping[str, float]] = ..., examined: _Optional[int] = ..., eligible: _Optional[int] = ..., n_query_patches: _Optional[int] = ..., missing_shards: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., elapsed_ms: _Optional[float] = ...) -> None: ...
+    mode_reason: str
+    distance_bound: float
+    def __init__(self, results: _Optional[_Iterable[_Union[SlideResult, _Mapping]]] = ..., mode: _Optional[_Union[_common_pb2.Mode, str]] = ..., ranking: _Optional[_Union[_common_pb2.Ranking, str]] = ..., predicted_label: _Optional[str] = ..., votes: _Optional[_Mapping[str, float]] = ..., examined: _Optional[int] = ..., eligible: _Optional[int] = ..., n_query_patches: _Optional[int] = ..., missing_shards: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., elapsed_ms: _Optional[float] = ..., mode_reason: _Optional[str] = ..., distance_bound: _Optional[float] = ...) -> None: ...
+
+class RouterServiceSearchPatchesRequest(_message.Message):
+    __slots__ = ("collection", "query", "allow_partial")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    query: _common_pb2.Query
+    allow_partial: bool
+    def __init__(self, collection: _Optional[str] = ..., query: _Optional[_Union[_common_pb2.Query, _Mapping]] = ..., allow_partial: bool = ...) -> None: ...
+
+class PatchesFacts(_message.Message):
+    __slots__ = ("mode_reason", "missing_shards", "elapsed_ms")
+    MODE_REASON_FIELD_NUMBER: _ClassVar[int]
+    MISSING_SHARDS_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_MS_FIELD_NUMBER: _ClassVar[int]
+    mode_reason: str
+    missing_shards: _containers.RepeatedScalarFieldContainer[str]
+    elapsed_ms: float
+    def __init__(self, mode_reason: _Optional[str] = ..., missing_shards: _Optional[_Iterable[str]] = ..., elapsed_ms: _Optional[float] = ...) -> None: ...
+
+class RouterServiceSearchPatchesResponse(_message.Message):
+    __slots__ = ("facts", "answer")
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    facts: PatchesFacts
+    answer: _shard_pb2.SearchResponse
+    def __init__(self, facts: _Optional[_Union[PatchesFacts, _Mapping]] = ..., answer: _Optional[_Union[_shard_pb2.SearchResponse, _Mapping]] = ...) -> None: ...
+
+class RouterServiceEncodedSlideRequest(_message.Message):
+    __slots__ = ("collection", "slide_id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SLIDE_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    slide_id: str
+    def __init__(self, collection: _Optional[str] = ..., slide_id: _Optional[str] = ...) -> None: ...
+
+class RouterServiceEncodedSlideResponse(_message.Message):
+    __slots__ = ("part",)
+    PART_FIELD_NUMBER: _ClassVar[int]
+    part: _common_pb2.EncodedSlidePart
+    def __init__(self, part: _Optional[_Union[_common_pb2.EncodedSlidePart, _Mapping]] = ...) -> None: ...
 
 class RouterServiceIngestRequest(_message.Message):
     __slots__ = ("collection", "part")

@@ -40,6 +40,16 @@ class RouterServiceStub(object):
                 request_serializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchRequest.SerializeToString,
                 response_deserializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchResponse.FromString,
                 _registered_method=True)
+        self.SearchPatches = channel.unary_stream(
+                '/sish.v1.RouterService/SearchPatches',
+                request_serializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchPatchesRequest.SerializeToString,
+                response_deserializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchPatchesResponse.FromString,
+                _registered_method=True)
+        self.EncodedSlide = channel.unary_stream(
+                '/sish.v1.RouterService/EncodedSlide',
+                request_serializer=sish_dot_v1_dot_router__pb2.RouterServiceEncodedSlideRequest.SerializeToString,
+                response_deserializer=sish_dot_v1_dot_router__pb2.RouterServiceEncodedSlideResponse.FromString,
+                _registered_method=True)
         self.Ingest = channel.stream_stream(
                 '/sish.v1.RouterService/Ingest',
                 request_serializer=sish_dot_v1_dot_router__pb2.RouterServiceIngestRequest.SerializeToString,
@@ -83,6 +93,20 @@ class RouterServiceServicer(object):
 
     def Search(self, request, context):
         """Finds the slides that look like the query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchPatches(self, request, context):
+        """Finds the patches that look like each of the query's patches, as a stream of parts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EncodedSlide(self, request, context):
+        """Streams one committed slide's patches as they were ingested.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,6 +168,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchRequest.FromString,
                     response_serializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchResponse.SerializeToString,
+            ),
+            'SearchPatches': grpc.unary_stream_rpc_method_handler(
+                    servicer.SearchPatches,
+                    request_deserializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchPatchesRequest.FromString,
+                    response_serializer=sish_dot_v1_dot_router__pb2.RouterServiceSearchPatchesResponse.SerializeToString,
+            ),
+            'EncodedSlide': grpc.unary_stream_rpc_method_handler(
+                    servicer.EncodedSlide,
+                    request_deserializer=sish_dot_v1_dot_router__pb2.RouterServiceEncodedSlideRequest.FromString,
+                    response_serializer=sish_dot_v1_dot_router__pb2.RouterServiceEncodedSlideResponse.SerializeToString,
             ),
             'Ingest': grpc.stream_stream_rpc_method_handler(
                     servicer.Ingest,
@@ -209,6 +243,60 @@ class RouterService(object):
             '/sish.v1.RouterService/Search',
             sish_dot_v1_dot_router__pb2.RouterServiceSearchRequest.SerializeToString,
             sish_dot_v1_dot_router__pb2.RouterServiceSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchPatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sish.v1.RouterService/SearchPatches',
+            sish_dot_v1_dot_router__pb2.RouterServiceSearchPatchesRequest.SerializeToString,
+            sish_dot_v1_dot_router__pb2.RouterServiceSearchPatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EncodedSlide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sish.v1.RouterService/EncodedSlide',
+            sish_dot_v1_dot_router__pb2.RouterServiceEncodedSlideRequest.SerializeToString,
+            sish_dot_v1_dot_router__pb2.RouterServiceEncodedSlideResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -91,6 +91,20 @@ class SearchResponse(_message.Message):
     slides: SlideTable
     def __init__(self, summary: _Optional[_Union[SearchSummary, _Mapping]] = ..., candidates: _Optional[_Union[PackedCandidates, _Mapping]] = ..., examined: _Optional[_Union[PackedExamined, _Mapping]] = ..., slides: _Optional[_Union[SlideTable, _Mapping]] = ...) -> None: ...
 
+class EncodedSlideRequest(_message.Message):
+    __slots__ = ("collection", "slide_id")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SLIDE_ID_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    slide_id: str
+    def __init__(self, collection: _Optional[str] = ..., slide_id: _Optional[str] = ...) -> None: ...
+
+class EncodedSlideResponse(_message.Message):
+    __slots__ = ("part",)
+    PART_FIELD_NUMBER: _ClassVar[int]
+    part: _common_pb2.EncodedSlidePart
+    def __init__(self, part: _Optional[_Union[_common_pb2.EncodedSlidePart, _Mapping]] = ...) -> None: ...
+
 class RangeLookupRequest(_message.Message):
     __slots__ = ("collection", "start", "end", "page_size", "page_token", "where")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]

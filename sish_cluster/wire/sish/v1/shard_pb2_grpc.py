@@ -40,6 +40,11 @@ class ShardServiceStub(object):
                 request_serializer=sish_dot_v1_dot_shard__pb2.SearchRequest.SerializeToString,
                 response_deserializer=sish_dot_v1_dot_shard__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.EncodedSlide = channel.unary_stream(
+                '/sish.v1.ShardService/EncodedSlide',
+                request_serializer=sish_dot_v1_dot_shard__pb2.EncodedSlideRequest.SerializeToString,
+                response_deserializer=sish_dot_v1_dot_shard__pb2.EncodedSlideResponse.FromString,
+                _registered_method=True)
         self.RangeLookup = channel.unary_stream(
                 '/sish.v1.ShardService/RangeLookup',
                 request_serializer=sish_dot_v1_dot_shard__pb2.RangeLookupRequest.SerializeToString,
@@ -103,6 +108,13 @@ class ShardServiceServicer(object):
 
     def Search(self, request, context):
         """Answers one whole slide query in one call, as a stream of parts of at most 1 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EncodedSlide(self, request, context):
+        """Streams this shard's share of one committed slide as it was ingested; no part when it has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +205,11 @@ def add_ShardServiceServicer_to_server(servicer, server):
                     request_deserializer=sish_dot_v1_dot_shard__pb2.SearchRequest.FromString,
                     response_serializer=sish_dot_v1_dot_shard__pb2.SearchResponse.SerializeToString,
             ),
+            'EncodedSlide': grpc.unary_stream_rpc_method_handler(
+                    servicer.EncodedSlide,
+                    request_deserializer=sish_dot_v1_dot_shard__pb2.EncodedSlideRequest.FromString,
+                    response_serializer=sish_dot_v1_dot_shard__pb2.EncodedSlideResponse.SerializeToString,
+            ),
             'RangeLookup': grpc.unary_stream_rpc_method_handler(
                     servicer.RangeLookup,
                     request_deserializer=sish_dot_v1_dot_shard__pb2.RangeLookupRequest.FromString,
@@ -277,6 +294,33 @@ class ShardService(object):
             '/sish.v1.ShardService/Search',
             sish_dot_v1_dot_shard__pb2.SearchRequest.SerializeToString,
             sish_dot_v1_dot_shard__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EncodedSlide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sish.v1.ShardService/EncodedSlide',
+            sish_dot_v1_dot_shard__pb2.EncodedSlideRequest.SerializeToString,
+            sish_dot_v1_dot_shard__pb2.EncodedSlideResponse.FromString,
             options,
             channel_credentials,
             insecure,
