@@ -25,7 +25,9 @@ KERNEL_FILES = (
     "veb_kernels.py",
     "layout.py",
     "cursors.py",
+    "spans.py",
     "walk.py",
+    "published.py",
     "exact.py",
     "gather.py",
 )

@@ -18,8 +18,9 @@ from sish_cluster.shard.veb_nodes import PAYLOAD, ident_of
 from sish_cluster.shard.veb_table import value_of
 from sish_cluster.shard.words import byte_at, half_at, popcount, put_word, word_at
 
-KEYS, ORDINALS, HEADS, TAILS, N_ROWS, TREE, N_FIELDS = range(7)
-"""Columns of the segment table: addresses of four columns, the number of rows, the tree's address."""
+KEYS, ORDINALS, HEADS, TAILS, N_ROWS, TREE, NUMBERS, NUMBER_BYTES, CORNERS, N_FIELDS = range(10)
+"""Columns of the segment table: addresses of four columns, the number of rows, the tree's address, the
+addresses of patch numbers, how many bytes one has, and of corners."""
 
 (
     SEGMENTS,
@@ -40,15 +41,18 @@ KEYS, ORDINALS, HEADS, TAILS, N_ROWS, TREE, N_FIELDS = range(7)
     HIT_CAPACITY,
     SPANS,
     COUNTS,
+    ALL_CURSORS,
     CURSORS,
     ACCEPTED,
-    ACCEPTED_SIZE,
     N_ACCEPTED,
+    LEAST_ACCEPTED,
+    MOST_ACCEPTED,
     N_TASK,
-) = range(23)
+) = range(25)
 """Words of a task. Addresses: the segment table; the patches' keys, code heads and tails, and present
-bounds; one byte per ordinal, 1 where eligible; hits; spans; counts per patch; scratch. The others are
-counts, widths in words, the bounds of the search, and whether all rows are eligible."""
+bounds; one byte per ordinal, 1 where eligible; hits; spans; counts per patch; cursors of all seeds and
+of the present one; accepted keys. The others are counts, widths in words, the bounds of the search,
+whether all rows are eligible, and the range of accepted keys."""
 
 BLOCK_ROWS = 128
 """Rows per representative in the tree: 1 KB of keys, of which a search touches a few cache lines."""
@@ -97,13 +101,27 @@ def keep_hit(task: int, at: int, hit: tuple[int, int, int, int, int]) -> None:
 @inner
 def first_row_from(task: int, s: int, key: int) -> int:
     """Return the first row whose key is at least ``key`` (any int64); O(log log U)."""
-    representative = tree_predecessor(field(task, s, TREE), key)
+    return row_in_block(task, s, key, first_of_block(task, s, representative_of(task, s, key)))
+
+
+@inner
+def representative_of(task: int, s: int, key: int) -> int:
+    """Return the greatest first key of a block that is below ``key``, or -1."""
+    return tree_predecessor(field(task, s, TREE), key)
+
+
+@inner
+def first_of_block(task: int, s: int, representative: int) -> int:
+    """Return the first row of the last block that starts with a representative; 0 for -1."""
     if representative < 0:
         return 0
-    keys = field(task, s, KEYS)
-    block = value_of(field(task, s, TREE), ident_of(PAYLOAD, representative), 0)
-    low = block * BLOCK_ROWS
-    high = min(low + BLOCK_ROWS, field(task, s, N_ROWS))
+    return BLOCK_ROWS * value_of(field(task, s, TREE), ident_of(PAYLOAD, representative), 0)
+
+
+@inner
+def row_in_block(task: int, s: int, key: int, low: int) -> int:
+    """Return the first row whose key is at least ``key``, in the block that starts at ``low``."""
+    keys, high = field(task, s, KEYS), min(low + BLOCK_ROWS, field(task, s, N_ROWS))
     while low < high:
         middle = (low + high) >> 1
         if word_at(keys, middle) < key:

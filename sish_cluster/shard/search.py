@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sish_cluster.core.clock import Cancellation
 from sish_cluster.core.query import Mode
-from sish_cluster.shard import exact, walk
+from sish_cluster.shard import exact, published, walk
 from sish_cluster.shard.found import Hits
 from sish_cluster.shard.layout import N_ROWS
 from sish_cluster.shard.task import Scope, Task
@@ -52,7 +52,7 @@ class Walker:
     def __init__(self, task: Task, mode: Mode, cancellation: Cancellation) -> None:
         held = PUBLISHED_HITS_HELD if mode is Mode.SISH else HITS_HELD
         self._task = task.for_walks(min(PATCHES_PER_BLOCK, len(task.keys)), held)
-        self._kernel = walk.published if mode is Mode.SISH else walk.guided
+        self._kernel = published.published if mode is Mode.SISH else walk.guided
         self._cancellation = cancellation
 
     def walked(self, chosen: npt.NDArray[np.int64]) -> Outcome:

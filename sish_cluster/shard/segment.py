@@ -37,7 +37,7 @@ SEGMENT_LAYOUT = 1
 """Raised whenever a column's bytes get another meaning, so that no checkpoint is misread."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Segment:
     """Postings in key order.
 
@@ -82,8 +82,11 @@ class Segment:
     @property
     def fields(self) -> list[int]:
         """The segment's row of the kernels' segment table; see `layout`."""
-        columns = (self.keys, self.ordinals, self.heads, self.tails)
-        return [*(column.ctypes.data for column in columns), len(self), self.tree.address]
+        keys, ordinals, heads, tails, numbers, corners = (
+            getattr(self, name).ctypes.data for name in COLUMNS
+        )
+        sizes = (len(self), self.tree.address)
+        return [keys, ordinals, heads, tails, *sizes, numbers, self.numbers.itemsize, corners]
 
     def first_row_from(self, key: int) -> int:
         """Return the first row whose key is at least ``key``."""

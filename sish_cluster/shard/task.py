@@ -112,23 +112,21 @@ class Task:
         n_segments = len(self.table)
         most_spans = n_patches * 4 * self._settings.seeds_per_side * n_segments
         task.spans = np.empty((most_spans, layout.SPAN_WORDS), np.int64)
-        task._cursors = np.zeros((n_segments, N_CURSORS), np.int64)
+        n_seeds = 2 * self._settings.seeds_per_side - 1
+        task._cursors = np.zeros((n_seeds, n_segments, N_CURSORS), np.int64)
         task._block[layout.SPANS] = task.spans.ctypes.data
-        task._block[layout.CURSORS] = task._cursors.ctypes.data
+        task._block[layout.ALL_CURSORS] = task._cursors.ctypes.data
         task.hold(capacity)
         return task
 
     def hold(self, capacity: int) -> None:
-        """Make room for this many hits, for a set of as many accepted keys, and for their slots."""
+        """Make room for this many hits, and for as many accepted keys."""
         self._hold_hits(capacity)
-        n_slots = 1 << (2 * capacity).bit_length()
-        self._accepted: Words = np.zeros(n_slots + capacity, np.int64)
+        self._accepted: Words = np.empty(capacity, np.int64)
         self._block[layout.ACCEPTED] = self._accepted.ctypes.data
-        self._block[layout.ACCEPTED_SIZE] = n_slots
-        self._block[layout.N_ACCEPTED] = 0
 
     def _hold_hits(self, capacity: int) -> None:
-        self._hits: Words = np.empty((capacity, layout.HIT_WORDS), np.int64)
+        self._hits: Words = np.empty((capacity + 1, layout.HIT_WORDS), np.int64)
         self._block[layout.HITS] = self._hits.ctypes.data
         self._block[layout.HIT_CAPACITY] = capacity
 

@@ -15,8 +15,16 @@ from sish_cluster.shard.veb_levels import (
     tree_successor,
 )
 from sish_cluster.shard.veb_nodes import PAYLOAD, A, D, T, ident_of
-from sish_cluster.shard.veb_table import SLOTS, TABLE, USED, home_slot, set_entry, slot_of, value_of
-from sish_cluster.shard.words import prefetch, word_at
+from sish_cluster.shard.veb_table import (
+    SLOTS,
+    TABLE,
+    USED,
+    bring_entry,
+    set_entry,
+    slot_of,
+    value_of,
+)
+from sish_cluster.shard.words import word_at
 
 CONTAINS, SUCCESSOR, PREDECESSOR, PAYLOADS = 0, 1, 2, 3
 """Questions `answer_keys` answers."""
@@ -32,10 +40,10 @@ def bring_near(tree: int, keys: Any, i: int) -> None:
     """Prefetch the slots of the nodes and leaves that key number i is most likely to need."""
     if i < keys.size:
         key = keys[i]
-        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(A, key >> 24))))
-        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(D, key >> 12))))
-        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(D + 2, key >> 6))))
-        prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident_of(T + 2, key >> 30))))
+        bring_entry(tree, ident_of(A, key >> 24))
+        bring_entry(tree, ident_of(D, key >> 12))
+        bring_entry(tree, ident_of(D + 2, key >> 6))
+        bring_entry(tree, ident_of(T + 2, key >> 30))
 
 
 @kernel

@@ -36,6 +36,7 @@ from sish_cluster.shard.veb_table import (
     LOW,
     N_KEYS,
     SUMMARY,
+    bring_entry,
     remove_entry,
     set_entry,
     value_of,
@@ -278,3 +279,12 @@ def tree_delete(tree: int, x: int) -> bool:
     put_word(tree, HIGH, high)
     put_word(tree, N_KEYS, n_keys - 1)
     return True
+
+
+@inner
+def bring_around(tree: int, x: int) -> None:
+    """Prefetch what finding a key's predecessor or successor in a sparse tree is most likely to read."""
+    bring_entry(tree, ident_of(A, x >> 24))
+    bring_entry(tree, ident_of(T, x >> 36))
+    bring_entry(tree, ident_of(T + 1, x >> 36))
+    bring_entry(tree, ident_of(T + 2, x >> 30))

@@ -11,7 +11,7 @@ tombstones and the table never ages.
 from __future__ import annotations
 
 from sish_cluster.shard.compiled import inner
-from sish_cluster.shard.words import mixed_bits, put_word, word_at
+from sish_cluster.shard.words import mixed_bits, prefetch, put_word, word_at
 
 SLOTS = 0
 """Header word: slots of the table."""
@@ -41,6 +41,12 @@ TAG_SHIFT = 52
 def home_slot(tree: int, ident: int) -> int:
     """Return the slot where the search for an id starts."""
     return (mixed_bits(ident) * word_at(tree, SLOTS)) >> 32
+
+
+@inner
+def bring_entry(tree: int, ident: int) -> None:
+    """Prefetch the slot where the search for an id starts."""
+    prefetch(tree + 8 * (TABLE + 2 * home_slot(tree, ident)))
 
 
 @inner

@@ -27,6 +27,7 @@ _MIX_SECOND = 0xC4CEB9FE1A85EC53
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
+_I16 = ir.IntType(16)
 
 
 def _operation(definition: Callable[..., Any]) -> Any:
@@ -91,6 +92,16 @@ def half_at(_context: Any, address: Any, index: Any) -> Any:
 
 
 @_operation
+def short_at(_context: Any, address: Any, index: Any) -> Any:
+    """Return the uint16 at ``address + 2 * index``, as int64."""
+
+    def build(_c: Any, builder: Any, _s: Any, args: Any) -> Any:
+        return builder.zext(builder.load(_pointer(builder, args, _I16)), _I64)
+
+    return types.int64(types.int64, types.int64), build
+
+
+@_operation
 def byte_at(_context: Any, address: Any, index: Any) -> Any:
     """Return the byte at ``address + index``, as int64."""
 
@@ -106,6 +117,28 @@ def put_word(_context: Any, address: Any, index: Any, word: Any) -> Any:
 
     def build(context: Any, builder: Any, _s: Any, args: Any) -> Any:
         builder.store(args[2], _pointer(builder, args, _I64))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), build
+
+
+@_operation
+def put_half(_context: Any, address: Any, index: Any, word: Any) -> Any:
+    """Store the lower 32 bits of an int64 at ``address + 4 * index``."""
+
+    def build(context: Any, builder: Any, _s: Any, args: Any) -> Any:
+        builder.store(builder.trunc(args[2], _I32), _pointer(builder, args, _I32))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), build
+
+
+@_operation
+def put_short(_context: Any, address: Any, index: Any, word: Any) -> Any:
+    """Store the lower 16 bits of an int64 at ``address + 2 * index``."""
+
+    def build(context: Any, builder: Any, _s: Any, args: Any) -> Any:
+        builder.store(builder.trunc(args[2], _I16), _pointer(builder, args, _I16))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), build
