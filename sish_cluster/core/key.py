@@ -8,6 +8,8 @@ pooling stage is what the published databases contain.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
@@ -116,6 +118,39 @@ def checked_keys(keys: npt.NDArray[np.generic], *, field: str = "keys") -> Keys:
             field=field,
         )
     return array.astype(np.uint64)
+
+
+def spread_keys(slide_id: str, numbers: npt.ArrayLike) -> Keys:
+    """Return keys that only spread patches evenly over shards: nothing about a patch is in them.
+
+    For collections whose patches have no key encoder (imported features, texture codes alone); they say
+    so with `Collection.has_keys` False.
+
+    Parameters
+    ----------
+    slide_id
+        The slide.
+    numbers
+        Integers (n,), 0 <= number < 2**64: patch numbers within the slide.
+
+    Returns
+    -------
+    Keys
+        Shape (n,): the low 50 bits of the BLAKE2b-64 digest of the slide id (UTF-8) and the number (8
+        bytes, little-endian), read little-endian. The same slide gives the same keys everywhere.
+
+    Examples
+    --------
+    >>> spread_keys("a", [0, 1]).tolist() == spread_keys("a", [1, 0])[::-1].tolist()
+    True
+    """
+    start = hashlib.blake2b(slide_id.encode(), digest_size=8)
+    keys = np.zeros(np.shape(numbers), dtype=np.uint64)
+    for row, number in enumerate(np.asarray(numbers).tolist()):
+        digest = start.copy()
+        digest.update(number.to_bytes(8, "little"))
+        keys[row] = int.from_bytes(digest.digest(), "little") % UNIVERSE
+    return keys
 
 
 def seeds_of(key: int, *, seed_spacing: int, seeds_per_side: int) -> list[int]:
