@@ -4,7 +4,7 @@
 
     SishError
       Refused            the caller's fault: do not retry
-        BadRequest  BadKey  BadSlide  BadLabels  BadFilter  BadTopology  BadWeights  BadMessage
+        BadRequest  BadKey  BadSlide  BadLabels  BadFilter  BadTopology  BadWeights  BadMessage  BadFile
         NoDeadline  UnknownSlide  UnknownCollection  CollectionExists
         CheckpointMismatch  FingerprintMismatch  NotPermitted  HomeInUse
       Moved              right question, wrong shard or epoch: refresh the topology
@@ -105,6 +105,10 @@ class BadWeights(Refused):
 
 class BadMessage(Refused):
     """A wire message whose lengths, checksum or layout version are wrong."""
+
+
+class BadFile(Refused):
+    """A file of another program that is not what it should be, or would do more than hold data."""
 
 
 class NoDeadline(Refused):
