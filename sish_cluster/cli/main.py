@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "shard": ("sish_cluster.cli.shard:shard", "Serve a part of every collection."),
     "router": ("sish_cluster.cli.router:router", "Serve one front for all shards."),
     "encoder": ("sish_cluster.cli.encoder:encoder", "Serve slide encoding (Ray actors)."),
+    "train": ("sish_cluster.cli.train:train", "Make weights from your own slides and tiles."),
 }
 """Name -> (module:attribute, one line of help), in the order of ``sish --help``."""
 

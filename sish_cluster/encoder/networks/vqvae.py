@@ -98,6 +98,39 @@ class Codebook(nn.Module):
         return vectors.permute(0, 3, 1, 2).contiguous()
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class VqVaeTerms:
+    """A reconstruction and what its loss is made of.
+
+    Parameters
+    ----------
+    reconstruction
+        (n, 3, side, side) in [-1, 1].
+    z
+        (n, channels, h, w): the encoder's output before quantisation.
+    codewords
+        int64 (n, h, w).
+    mse
+        Mean squared error of the reconstruction, of values in [-1, 1].
+    commitment
+        mean((z - sg e)^2): draws the encoder to its codewords.
+    quantisation
+        mean((e - sg z)^2): draws the codewords to what they stand for.
+    """
+
+    reconstruction: torch.Tensor
+    z: torch.Tensor
+    codewords: torch.Tensor
+    mse: torch.Tensor
+    commitment: torch.Tensor
+    quantisation: torch.Tensor
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """The sum of the three terms, each with weight 1 (published)."""
+        return self.mse + self.commitment + self.quantisation
+
+
 class VqVae(nn.Module):
     """The whole autoencoder; inference of keys uses only `latents_of`."""
 
@@ -117,19 +150,30 @@ class VqVae(nn.Module):
         images: torch.Tensor = self.decoder(self.codebook.looked_up(codewords))
         return images
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (reconstruction, loss) of images in [-1, 1].
+    def terms_of(self, x: torch.Tensor) -> VqVaeTerms:
+        """Return the reconstruction of images (n, 3, side, side) in [-1, 1] and the terms of its loss.
 
         Notes
         -----
-        Loss = MSE(reconstruction, x) + mean((z - sg e)^2) + mean((e - sg z)^2); the gradient passes
-        the quantisation straight through.
+        The gradient passes the quantisation straight through.
         """
         z = self.encoder(x)
-        e = self.codebook.looked_up(self.codebook.nearest(z))
+        codewords = self.codebook.nearest(z)
+        e = self.codebook.looked_up(codewords)
         reconstruction = self.decoder(z + (e - z).detach())
-        commitment = functional.mse_loss(z, e.detach()) + functional.mse_loss(e, z.detach())
-        return reconstruction, functional.mse_loss(reconstruction, x) + commitment
+        return VqVaeTerms(
+            reconstruction,
+            z,
+            codewords,
+            functional.mse_loss(reconstruction, x),
+            functional.mse_loss(z, e.detach()),
+            functional.mse_loss(e, z.detach()),
+        )
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (reconstruction, loss) of images in [-1, 1]; see `terms_of`."""
+        terms = self.terms_of(x)
+        return terms.reconstruction, terms.loss
 
 
 def _encoder(size: VqVaeSize) -> nn.Sequential:

@@ -78,12 +78,15 @@ class Crops:
         n slide names or tile files.
     mpps
         float64 (n,): um per px.
+    identity
+        Hex digest of the files and settings they were cut from.
     """
 
     pixels: npt.NDArray[np.uint8]
     groups: tuple[str, ...]
     sources: tuple[str, ...]
     mpps: npt.NDArray[np.float64]
+    identity: str = ""
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -271,4 +274,4 @@ def _stored(folder: Path, identity: str) -> Crops | None:
         return None
     groups, sources, mpps = zip(*record["crops"], strict=True)
     pixels = np.load(folder / PIXELS_FILE, mmap_mode="r", allow_pickle=False)
-    return Crops(pixels, groups, sources, np.array(mpps, dtype=np.float64))
+    return Crops(pixels, groups, sources, np.array(mpps, dtype=np.float64), identity)

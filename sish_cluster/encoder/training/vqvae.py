@@ -1,0 +1,231 @@
+"""The key network's training: loss, codebook care, schedule.
+
+The loss is the published one. Three numbered differences keep all 128 codewords alive, which the
+published recipe leaves to luck: (1) at the first step the codebook becomes the k-means centres of the
+encoder's output, (2) a codeword that hardly any place takes is moved onto a drawn place of the batch,
+until the last part of the training, and (3) the learning rate warms up and then falls along a cosine.
+
+Source
+------
+SISH, Methods, "VQ-VAE"; van den Oord et al., "Neural discrete representation learning", section 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from sish_cluster.core.errors import BadRequest
+from sish_cluster.core.key import CODEBOOK_SIZE
+from sish_cluster.encoder.networks.inputs import placed
+from sish_cluster.encoder.networks.vqvae import VqVae
+from sish_cluster.encoder.training.crops import CROP_PX, Crops
+from sish_cluster.encoder.training.vqvae_codebook import centres_of, perplexity_of
+
+FINE_BELOW = 0.75
+"""A crop finer than this share of the wanted um per px is shrunk to half for every other batch place, so
+that tiles are seen at their own scale and near the slides'."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VqVaeTrainingSettings:
+    """How a key network is trained."""
+
+    n_steps: int = 5000
+    """Optimiser steps; 5000 of 16 crops take about half an hour on one idle core."""
+    batch_crops: int = 16
+    """Crops a step: larger batches are no faster on a CPU."""
+    crop_px: int = 128
+    """Side of a training crop, px: the network is convolutional, its reach is shorter."""
+    learning_rate: float = 1e-3
+    """Adam's, at its highest."""
+    last_rate_share: float = 0.03
+    """Share of the learning rate that is left at the last step."""
+    warm_up_steps: int = 100
+    """Steps over which the learning rate rises: the batch statistics settle first."""
+    revive_every: int = 25
+    """Steps between looks for codewords nobody takes."""
+    revive_until: float = 0.8
+    """Share of the training after which the codebook is left alone."""
+    dead_share: float = 0.15
+    """A codeword is dead when it takes less than this share of an even share of places."""
+    usage_memory: float = 0.95
+    """Weight of the past in a codeword's running share of places: about 20 steps."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.crop_px <= CROP_PX or self.crop_px % 16:
+            raise BadRequest(
+                f"a training crop has 16..{CROP_PX} px a side, a multiple of 16; got {self.crop_px}",
+                field="crop_px",
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return Adam's learning rate of a step, counted from 0."""
+        if step < self.warm_up_steps:
+            return self.learning_rate * (step + 1) / self.warm_up_steps
+        done = (step - self.warm_up_steps) / max(1, self.n_steps - self.warm_up_steps)
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return self.learning_rate * (self.last_rate_share + (1 - self.last_rate_share) * fall)
+
+
+class VqVaeTask:
+    """A VQ-VAE in training: a `TrainingTask` of batches (n, 3, side, side) in [-1, 1].
+
+    Parameters
+    ----------
+    network
+        Changed in place.
+    settings
+        Steps, rates, codebook care.
+    device
+        Where it is trained.
+    begins_codebook
+        Whether the first step replaces the codebook by k-means centres; not for trained weights.
+    """
+
+    def __init__(
+        self,
+        network: VqVae,
+        settings: VqVaeTrainingSettings,
+        *,
+        device: str = "cpu",
+        begins_codebook: bool = True,
+    ) -> None:
+        self._network = placed(network, torch.device(device)).train()
+        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate)
+        self._settings = settings
+        self._device = device
+        self._begins_codebook = begins_codebook
+        self._shares = torch.full((CODEBOOK_SIZE,), 1.0 / CODEBOOK_SIZE, device=device)
+        self._places = torch.zeros(0, device=device)
+        self._n_revived = 0
+
+    @property
+    def module(self) -> VqVae:
+        """The network."""
+        return self._network
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam, over encoder, codebook and decoder."""
+        return self._optimizer
+
+    def losses_of(self, batch: torch.Tensor, step: int) -> Mapping[str, torch.Tensor]:
+        """Return ``loss``, its terms, and the codebook's perplexity in this batch."""
+        x = batch.to(self._device).to(memory_format=torch.channels_last)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._settings.learning_rate_at(step)
+        if step == 0 and self._begins_codebook:
+            self._begin_codebook(x)
+        terms = self._network.terms_of(x)
+        shares = torch.bincount(terms.codewords.flatten(), minlength=CODEBOOK_SIZE).float()
+        shares /= shares.sum()
+        self._shares.lerp_(shares, 1 - self._settings.usage_memory)
+        self._places = _places_of(terms.z.detach())
+        return {
+            "loss": terms.loss,
+            "mse": terms.mse,
+            "commitment": terms.commitment,
+            "batch_perplexity": perplexity_of(shares),
+            "codewords_revived": torch.tensor(float(self._n_revived)),
+        }
+
+    def after_step(self, step: int) -> None:
+        """Move dead codewords, where it is time."""
+        settings = self._settings
+        if (step + 1) % settings.revive_every == 0 and step < (
+            settings.revive_until * settings.n_steps
+        ):
+            self._revive()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the running shares of the codewords."""
+        return {"shares": self._shares.cpu(), "n_revived": self._n_revived}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._shares = state["shares"].to(self._device)
+        self._n_revived = state["n_revived"]
+
+    @torch.no_grad()
+    def _begin_codebook(self, x: torch.Tensor) -> None:
+        places = _places_of(self._network.encoder(x))
+        self._network.codebook.embedding.weight.copy_(centres_of(places))
+
+    @torch.no_grad()
+    def _revive(self) -> None:
+        dead = (self._shares * CODEBOOK_SIZE < self._settings.dead_share).nonzero().flatten()
+        if not len(dead):
+            return
+        drawn = torch.randint(len(self._places), (len(dead),)).to(self._places.device)
+        weight = self._network.codebook.embedding.weight
+        weight[dead] = self._places[drawn]
+        for moment in ("exp_avg", "exp_avg_sq"):
+            self._optimizer.state[weight][moment][dead] = 0.0
+        self._shares[dead] = 1.0 / CODEBOOK_SIZE
+        self._n_revived += len(dead)
+
+
+def batches_of(
+    crops: Crops,
+    rows: np.ndarray[Any, np.dtype[np.int64]],
+    settings: VqVaeTrainingSettings,
+    mpp: float,
+) -> Callable[[int, torch.Generator], torch.Tensor]:
+    """Return the ``batch_at`` of a training: turned and mirrored squares drawn from ``rows``.
+
+    Parameters
+    ----------
+    crops
+        Stored squares.
+    rows
+        int64 (n,): the crops that may be drawn, each as often.
+    settings
+        Squares a batch and their side.
+    mpp
+        The network's um per px; finer crops are seen at both scales.
+
+    Returns
+    -------
+    (step, generator) -> float32 (batch_crops, 3, crop_px, crop_px) in [-1, 1].
+    """
+
+    def batch_at(step: int, generator: torch.Generator) -> torch.Tensor:
+        drawn = torch.randint(2**31, (settings.batch_crops, 5), generator=generator).numpy()
+        squares = [
+            _square(crops, int(rows[draws[0] % len(rows)]), draws[1:], settings.crop_px, mpp)
+            for draws in drawn
+        ]
+        stacked = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+        return stacked.float().div_(127.5).sub_(1.0)
+
+    return batch_at
+
+
+def _square(
+    crops: Crops, row: int, draws: np.ndarray[Any, np.dtype[np.int64]], side: int, mpp: float
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return one training square (side, side, 3), shrunk, placed, turned and mirrored by the draws."""
+    pixels = crops.pixels[row]
+    if crops.mpps[row] < FINE_BELOW * mpp and draws[3] & 8:
+        pixels = halved(pixels)
+    top, left = (int(d) % (pixels.shape[0] - side + 1) for d in draws[:2])
+    square = np.rot90(pixels[top : top + side, left : left + side], int(draws[2]) % 4)
+    return np.ascontiguousarray(square[::-1] if draws[3] & 16 else square)
+
+
+def halved(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a picture (2h, 2w, 3) at half its scale, (h, w, 3): means of 2 x 2."""
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    blocks = pixels[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3)
+    return np.asarray(blocks.mean(axis=(1, 3)).round(), dtype=np.uint8)
+
+
+def _places_of(z: torch.Tensor) -> torch.Tensor:
+    """Return the vectors (n * h * w, channels) of z (n, channels, h, w)."""
+    return z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])

@@ -1,0 +1,201 @@
+"""``sish train vqvae`` without the terminal: crops, training, weights, card.
+
+A run is a folder. Repeating it with the same options goes on where it stopped; when it is done, the
+folder holds ``vqvae.safetensors`` (encoder, codebook, decoder, semantic ranks), ``metrics.json`` and
+``model_card.md`` beside the crops, the checkpoint, the log and the plot.
+
+Source
+------
+SISH, Methods, "VQ-VAE".
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import save_file
+
+from sish_cluster.core.errors import BadRequest
+from sish_cluster.core.slide import canonical_bytes, digest_of
+from sish_cluster.encoder.checkpoint import UNUSED, fill, read_weights
+from sish_cluster.encoder.keying import RANKS_NAME
+from sish_cluster.encoder.networks.codeword_order import ranks_of
+from sish_cluster.encoder.networks.inputs import device_of
+from sish_cluster.encoder.networks.vqvae import SIZES, VqVae
+from sish_cluster.encoder.profile import COMPACT, Profile
+from sish_cluster.encoder.training import crops as cutting
+from sish_cluster.encoder.training.crops import Crops, CropSettings, cut_crops
+from sish_cluster.encoder.training.loop import LoopSettings, Reporter, train
+from sish_cluster.encoder.training.loop_log import CLOCK, TrainingLog
+from sish_cluster.encoder.training.vqvae import VqVaeTask, VqVaeTrainingSettings, batches_of
+from sish_cluster.encoder.training.vqvae_card import card_of
+from sish_cluster.encoder.training.vqvae_metrics import key_metrics, reconstruction_metrics
+
+WEIGHTS_FILE, METRICS_FILE, CARD_FILE = "vqvae.safetensors", "metrics.json", "model_card.md"
+"""What a finished run's folder holds for users."""
+
+QUICK_CROPS = 48
+"""Held-out crops of an evaluation in mid-training: some seconds; the last one takes all."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class VqVaeRun:
+    """One training of a key network."""
+
+    out_dir: Path
+    """Folder of the run."""
+    slides: Path | None = None
+    """Folder of slides, or None."""
+    tiles: Path | None = None
+    """Folder of tiles, or None."""
+    labels: Path | None = None
+    """Labels table of the slides: patients are held out whole."""
+    hold_out: tuple[str, ...] = ()
+    """Shell patterns of groups kept out of the training; without any, every tenth group by name."""
+    profile: Profile = COMPACT
+    """Whose key network is trained."""
+    initial: Path | None = None
+    """Weights to begin with; None for a new network."""
+    training: VqVaeTrainingSettings = dataclasses.field(default_factory=VqVaeTrainingSettings)
+    """Steps, batches, rates."""
+    loop: LoopSettings | None = None
+    """Checkpoints and log; None for the defaults."""
+    rng_seed: int = 0
+    """Seed of initialisation, batches and revived codewords."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, or ``auto``."""
+
+
+def train_vqvae(
+    run: VqVaeRun,
+    *,
+    reporter: Reporter | None = None,
+    cutting_progress: cutting.Progress | None = None,
+) -> dict[str, object]:
+    """Train a key network, write its weights, metrics and card, and return the metrics.
+
+    Raises
+    ------
+    BadRequest
+        If nothing is left to train on, or nothing is held out.
+    CheckpointMismatch
+        If the folder holds another training.
+    """
+    crops = cut_crops(
+        run.out_dir / "crops",
+        slides=run.slides,
+        tiles=run.tiles,
+        labels=run.labels,
+        settings=CropSettings(mpp=run.profile.mpp),
+        progress=cutting_progress,
+    )
+    held_out = _held_out(crops, run.hold_out)
+    task = _task(run)
+    log = train(
+        task,
+        batches_of(crops, np.flatnonzero(~held_out), run.training, run.profile.mpp),
+        _loop_settings(run, crops, held_out),
+        reporter=reporter,
+        evaluation=_evaluation(task.module, crops, np.flatnonzero(held_out), run.profile.mpp),
+    )
+    return _written(run, task.module, crops, held_out, log)
+
+
+def _held_out(crops: Crops, patterns: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    held = crops.rows_held_out(patterns or tuple(sorted(set(crops.groups))[::10]))
+    if held.all() or not held.any():
+        raise BadRequest(
+            f"{int(held.sum())} of {len(held)} crops are held out by {list(patterns)}; some, not all,"
+            f" must be. Groups are {', '.join(sorted(set(crops.groups))[:8])}, ...",
+            field="hold_out",
+        )
+    return held
+
+
+def _task(run: VqVaeRun) -> VqVaeTask:
+    torch.manual_seed(run.rng_seed)
+    network = VqVae(SIZES[run.profile.key_network])
+    if run.initial is not None:
+        weights = read_weights(run.initial)
+        state = {k: v for k, v in weights.state.items() if k != RANKS_NAME}
+        fill(network, dataclasses.replace(weights, state=state))
+    return VqVaeTask(
+        network,
+        run.training,
+        device=str(device_of(run.device)),
+        begins_codebook=run.initial is None,
+    )
+
+
+def _loop_settings(run: VqVaeRun, crops: Crops, held_out: npt.NDArray[np.bool_]) -> LoopSettings:
+    what = {
+        "training": dataclasses.asdict(run.training),
+        "crops": crops.identity,
+        "held_out": np.flatnonzero(held_out).tolist(),
+        "initial": read_weights(run.initial).digest if run.initial else "",
+    }
+    base = run.loop or LoopSettings(
+        run.out_dir, run.training.n_steps, checkpoint_every=100, log_every=50, evaluate_every=500
+    )
+    return dataclasses.replace(
+        base,
+        out_dir=run.out_dir,
+        n_steps=run.training.n_steps,
+        rng_seed=run.rng_seed,
+        identity=f"{run.profile.key_network} {digest_of(canonical_bytes(what))}",
+        title=f"{run.profile.key_network}, {int((~held_out).sum()):,} crops",
+    )
+
+
+def _evaluation(
+    network: VqVae, crops: Crops, held_rows: npt.NDArray[np.int64], mpp: float
+) -> Callable[[int], dict[str, float]]:
+    every = max(1, len(held_rows) // QUICK_CROPS)
+
+    def evaluated(step: int) -> dict[str, float]:
+        return reconstruction_metrics(network, crops, held_rows[::every], mpp=mpp)
+
+    return evaluated
+
+
+def _written(
+    run: VqVaeRun,
+    network: VqVae,
+    crops: Crops,
+    held_out: npt.NDArray[np.bool_],
+    log: TrainingLog,
+) -> dict[str, object]:
+    """Write weights, metrics and card of a trained network; return the metrics."""
+    final = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+    state = {k: v.contiguous() for k, v in final.state_dict().items() if not k.endswith(UNUSED)}
+    state[RANKS_NAME] = torch.from_numpy(ranks_of(final))
+    path = run.out_dir / WEIGHTS_FILE
+    save_file(state, path, metadata={"size": run.profile.key_network})
+    rows = np.flatnonzero(held_out)
+    metrics: dict[str, object] = {
+        "network": run.profile.key_network,
+        "digest": read_weights(path).digest,
+        "bytes": path.stat().st_size,
+        "steps": run.training.n_steps,
+        "batch_crops": run.training.batch_crops,
+        "crop_px": run.training.crop_px,
+        "mpp": run.profile.mpp,
+        "crops_trained_on": int((~held_out).sum()),
+        "crops_held_out": len(rows),
+        "groups_held_out": sorted({crops.groups[row] for row in rows}),
+        "training_s": round(log.latest(CLOCK) or 0.0),
+        "last_loss": log.latest("loss"),
+        "rng_seed": run.rng_seed,
+        **reconstruction_metrics(final, crops, rows, mpp=run.profile.mpp),
+        **key_metrics(final, crops, np.arange(len(crops)), mpp=run.profile.mpp),
+    }
+    (run.out_dir / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")
+    (run.out_dir / CARD_FILE).write_text(card_of(metrics, crops), "utf-8")
+    return metrics
