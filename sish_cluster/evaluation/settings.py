@@ -28,6 +28,10 @@ ANY_DISTANCE = (1 << 16) - 1
 """A bound no code reaches: the search then returns the k nearest, however far they are."""
 
 
+_DEFAULTS = SearchSettings()
+"""The bounds a search has when nothing is said."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """One evaluation: its queries, its searches, its measures."""
@@ -48,17 +52,17 @@ class EvaluationSettings:
     """Whether the distance bound is lifted, so that every search returns the k nearest it examined."""
     max_distance: int | None = None
     """Bits two codes may differ in; None for the collection's own bound."""
-    min_cosine: float = SearchSettings.min_cosine
+    min_cosine: float = _DEFAULTS.min_cosine
     """Cosine below which a DIRECT search keeps nothing (RetCCL: 0.7)."""
-    max_steps: int = SearchSettings.max_steps
+    max_steps: int = _DEFAULTS.max_steps
     """Steps of a guided search's walks, each way."""
-    seeds_per_side: int = SearchSettings.seeds_per_side
+    seeds_per_side: int = _DEFAULTS.seeds_per_side
     """Seeds of a guided search on each side of the key."""
-    seed_spacing: int = SearchSettings.seed_spacing
+    seed_spacing: int = _DEFAULTS.seed_spacing
     """Coarse units between a guided search's seeds."""
     short_list: ShortList = ShortList.PUBLISHED
     """What a list shorter than k counts for."""
-    bootstrap: BootstrapSettings = BootstrapSettings()
+    bootstrap: BootstrapSettings = dataclasses.field(default_factory=BootstrapSettings)
     """How confidence intervals are drawn."""
     max_queries: int = 0
     """Most slides asked for, drawn by ``rng_seed``; 0 asks for every labelled slide."""
