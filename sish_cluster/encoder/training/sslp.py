@@ -136,6 +136,11 @@ class SslpTask:
         return self._optimizer
 
     @property
+    def share_with_neighbours(self) -> float:
+        """Share of patches that have a spatial neighbour: the others teach by the other terms alone."""
+        return self._neighbours.share
+
+    @property
     def n_steps(self) -> int:
         """Steps of the whole training."""
         return self.passes.steps * self.settings.passes

@@ -55,6 +55,11 @@ class Neighbours:
         for number, near in enumerate(found):
             self._rows[number, : len(near)] = near
 
+    @property
+    def share(self) -> float:
+        """Share of patches that have at least one."""
+        return float((self._rows >= 0).any(axis=1).mean())
+
     def of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the neighbours (b, k) of patches (b,), ascending, -1 where there are no more."""
         return self._rows[rows]

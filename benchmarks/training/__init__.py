@@ -1,0 +1,1 @@
+"""What a short training is worth, network by network."""
