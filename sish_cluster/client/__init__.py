@@ -4,6 +4,7 @@ Lives here: typed calls with a time-out each, retries, back-pressure, the words 
 Never lives here: how a search or an ingest works, pixels, torch.
 """
 
+from sish_cluster.client.asking import case_query, case_sources
 from sish_cluster.client.asynchronous import AsyncClient
 from sish_cluster.client.blocking import Client
 from sish_cluster.client.encoder import EncoderClient, EncoderDescription
@@ -19,6 +20,8 @@ __all__ = [
     "EncoderDescription",
     "Exclusion",
     "SlideOutcome",
+    "case_query",
+    "case_sources",
     "filter_of",
     "parsed_filter",
 ]

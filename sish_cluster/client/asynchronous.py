@@ -7,33 +7,28 @@ The same class serves a router elsewhere (`AsyncClient("host:port")`) and an emb
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from typing import Self, TypeVar
 
-from sish_cluster.client.filters import Exclusion, filter_of
 from sish_cluster.client.outcome import SlideOutcome
-from sish_cluster.client.retry import UNLIMITED, Retry
+from sish_cluster.client.retry import UNLIMITED
 from sish_cluster.client.router_calls import RouterCalls
+from sish_cluster.client.searching import AsyncSearches
 from sish_cluster.client.settings import ClientSettings
 from sish_cluster.core.clock import Deadline
 from sish_cluster.core.cluster import (
-    DEFAULT_K,
-    DEFAULT_MAX_MATCHES,
     ClusterCalls,
     ClusterStatus,
 )
 from sish_cluster.core.collection import Collection, CollectionState
-from sish_cluster.core.errors import SishError, UnknownCollection, UnknownSlide
+from sish_cluster.core.errors import SishError, UnknownSlide
 from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.core.query import Filter, Mode, Query, Ranking, SearchSettings
-from sish_cluster.core.result import SearchResult
 from sish_cluster.core.seams import ForgetOutcome, IngestOutcome, StoredSlide
 
 Answer = TypeVar("Answer")
 
 
-class AsyncClient:
+class AsyncClient(AsyncSearches):
     """A cluster, for asyncio programs.
 
     Parameters
@@ -52,19 +47,14 @@ class AsyncClient:
     """
 
     def __init__(self, address: str, *, settings: ClientSettings | None = None) -> None:
-        self._begin(RouterCalls(address), settings)
+        super().__init__(RouterCalls(address), settings)
 
     @classmethod
     def over(cls, calls: ClusterCalls, *, settings: ClientSettings | None = None) -> AsyncClient:
         """Return a client over a cluster that is not behind an address."""
         client = cls.__new__(cls)
-        client._begin(calls, settings)
+        AsyncSearches.__init__(client, calls, settings)
         return client
-
-    def _begin(self, calls: ClusterCalls, settings: ClientSettings | None) -> None:
-        self.settings = settings or ClientSettings()
-        self._calls = calls
-        self._definitions: dict[str, Collection] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,95 +65,6 @@ class AsyncClient:
     async def close(self) -> None:
         """Release connections."""
         await self._calls.close()
-
-    async def search(
-        self,
-        collection: str,
-        what: EncodedSlide | Query,
-        *,
-        k: int = DEFAULT_K,
-        where: Filter | Sequence[str] = (),
-        exclude: Exclusion | None = None,
-        mode: Mode | None = None,
-        ranking: Ranking = Ranking.UNCERTAINTY,
-        max_distance: int | None = None,
-        label_field: str | None = None,
-        max_matches: int = DEFAULT_MAX_MATCHES,
-        allow_partial: bool = False,
-        timeout_s: float | None = None,
-    ) -> SearchResult:
-        """Return the slides that look like ``what``.
-
-        Parameters
-        ----------
-        collection
-            Where to look.
-        what
-            An encoded slide, or a whole query whose settings are kept where nothing is given here.
-        k
-            Most slides.
-        where, exclude
-            Which slides are eligible, as a `Filter` or conditions like ``site=lung``; who is left out.
-        mode, ranking
-            How candidates are found and ranked.
-        max_distance
-            Hamming bits; None for the query's, or the collection's own bound.
-        label_field
-            The label ranking votes on; None for the query's, or the diagnosis.
-        max_matches
-            Most patch pairs per slide.
-        allow_partial
-            Whether an answer without unreachable shards is wanted rather than an error.
-        timeout_s
-            Seconds, retries included; None for the settings'.
-
-        Raises
-        ------
-        SishError
-            Any of the tree; `Unavailable` only after the retries.
-        """
-        query = what if isinstance(what, Query) else await self._query_of(collection, what)
-        query = _adjusted(query, mode=mode, max_distance=max_distance, label_field=label_field)
-        where_all = filter_of(where or query.where, exclude or Exclusion())
-        query = dataclasses.replace(query, where=where_all)
-        return await self._read(
-            lambda deadline: self._calls.search(
-                collection,
-                query,
-                ranking=ranking,
-                k=k,
-                allow_partial=allow_partial,
-                max_matches=max_matches,
-                deadline=deadline,
-            ),
-            timeout_s,
-        )
-
-    async def _query_of(self, collection: str, encoded: EncodedSlide) -> Query:
-        definition = await self.definition_of(collection)
-        definition.check_fingerprint(encoded.fingerprint)
-        settings = SearchSettings(max_distance=definition.max_distance)
-        return Query(encoded.patches, encoded.fingerprint, settings, patient=encoded.slide.patient)
-
-    async def definition_of(self, collection: str) -> Collection:
-        """Return a collection's definition, asked for once: it never changes.
-
-        Raises
-        ------
-        UnknownCollection
-            If there is none of that name.
-        """
-        if collection not in self._definitions:
-            found = await self.list_collections()
-            self._definitions |= {definition.name: definition for definition in found}
-        if collection not in self._definitions:
-            names = ", ".join(sorted(self._definitions)) or "none"
-            raise UnknownCollection(
-                f"there is no collection {collection!r}; there are: {names}. Make it with `sish index` or"
-                " `sish collection create`",
-                metadata={"collection": collection},
-            )
-        return self._definitions[collection]
 
     async def ingest_slide(
         self, collection: str, slide: EncodedSlide, *, timeout_s: float | None = None
@@ -258,12 +159,6 @@ class AsyncClient:
             lambda deadline: self._calls.create_collection(collection, deadline=deadline), timeout_s
         )
 
-    async def list_collections(self, *, timeout_s: float | None = None) -> Sequence[Collection]:
-        """Return the collections in name order."""
-        return await self._read(
-            lambda deadline: self._calls.list_collections(deadline=deadline), timeout_s
-        )
-
     async def describe_collection(
         self, name: str, *, timeout_s: float | None = None
     ) -> CollectionState:
@@ -275,33 +170,6 @@ class AsyncClient:
     async def status(self, *, timeout_s: float | None = None) -> ClusterStatus:
         """Return how the cluster is."""
         return await self._read(lambda deadline: self._calls.status(deadline=deadline), timeout_s)
-
-    async def _read(
-        self, call: Callable[[Deadline], Awaitable[Answer]], timeout_s: float | None
-    ) -> Answer:
-        limit_s = timeout_s or self.settings.timeout_s
-        return await self._called(call, limit_s, attempts=self.settings.attempts)
-
-    async def _called(
-        self, call: Callable[[Deadline], Awaitable[Answer]], timeout_s: float, *, attempts: int
-    ) -> Answer:
-        deadline = Deadline.after(timeout_s)
-        retry = Retry(self.settings, attempts)
-        return await retry.answer_of(lambda: call(deadline), deadline=deadline)
-
-
-def _adjusted(
-    query: Query, *, mode: Mode | None, max_distance: int | None, label_field: str | None
-) -> Query:
-    """Return the query with what was given in place of what it had."""
-    settings = query.settings
-    if mode is not None:
-        settings = dataclasses.replace(settings, mode=mode)
-    if max_distance is not None:
-        settings = dataclasses.replace(settings, max_distance=max_distance)
-    return dataclasses.replace(
-        query, settings=settings, label_field=label_field or query.label_field
-    )
 
 
 async def _each(

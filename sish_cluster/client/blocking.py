@@ -6,61 +6,31 @@ shared by threads. Control-C during a call cancels it.
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import concurrent.futures
-import threading
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Sequence,
 )
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from sish_cluster.client.asynchronous import AsyncClient
 from sish_cluster.client.filters import Exclusion
+from sish_cluster.client.loop_thread import LoopThread
 from sish_cluster.client.outcome import SlideOutcome
 from sish_cluster.client.settings import ClientSettings
 from sish_cluster.core.cluster import DEFAULT_K, DEFAULT_MAX_MATCHES, ClusterStatus
 from sish_cluster.core.collection import Collection, CollectionState
-from sish_cluster.core.posting import EncodedSlide
+from sish_cluster.core.posting import EncodedSlide, PatchColumns
 from sish_cluster.core.query import Filter, Mode, Query, Ranking
-from sish_cluster.core.result import SearchResult
+from sish_cluster.core.result import PatchesResult, SearchResult
 from sish_cluster.core.seams import ForgetOutcome, IngestOutcome, StoredSlide
 
 Answer = TypeVar("Answer")
-
-
-class LoopThread:
-    """An event loop on a daemon thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="sish", daemon=True)
-        self._thread.start()
-
-    def submitted(self, work: Coroutine[Any, Any, Answer]) -> concurrent.futures.Future[Answer]:
-        """Return the future of work begun on the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def result_of(self, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Return what the work returns; cancel it when the wait is interrupted."""
-        future = self.submitted(work)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        """Stop the loop and its thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 class Client:
@@ -133,6 +103,7 @@ class Client:
         mode: Mode | None = None,
         ranking: Ranking = Ranking.UNCERTAINTY,
         max_distance: int | None = None,
+        min_cosine: float | None = None,
         label_field: str | None = None,
         max_matches: int = DEFAULT_MAX_MATCHES,
         allow_partial: bool = False,
@@ -149,11 +120,88 @@ class Client:
                 mode=mode,
                 ranking=ranking,
                 max_distance=max_distance,
+                min_cosine=min_cosine,
                 label_field=label_field,
                 max_matches=max_matches,
                 allow_partial=allow_partial,
                 timeout_s=timeout_s,
             )
+        )
+
+    def search_case(
+        self,
+        collection: str,
+        parts: Sequence[EncodedSlide],
+        *,
+        k: int = DEFAULT_K,
+        where: Filter | Sequence[str] = (),
+        exclude: Exclusion | None = None,
+        mode: Mode | None = None,
+        ranking: Ranking = Ranking.UNCERTAINTY,
+        max_distance: int | None = None,
+        min_cosine: float | None = None,
+        label_field: str | None = None,
+        max_matches: int = DEFAULT_MAX_MATCHES,
+        allow_partial: bool = False,
+        timeout_s: float | None = None,
+    ) -> SearchResult:
+        """Return the slides that look like a case of several; see `AsyncClient.search_case`."""
+        return self._thread.result_of(
+            self._client.search_case(
+                collection,
+                parts,
+                k=k,
+                where=where,
+                exclude=exclude,
+                mode=mode,
+                ranking=ranking,
+                max_distance=max_distance,
+                min_cosine=min_cosine,
+                label_field=label_field,
+                max_matches=max_matches,
+                allow_partial=allow_partial,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def search_patches(
+        self,
+        collection: str,
+        what: EncodedSlide | Query | PatchColumns,
+        *,
+        fingerprint: str = "",
+        max_candidates: int | None = None,
+        where: Filter | Sequence[str] = (),
+        exclude: Exclusion | None = None,
+        mode: Mode | None = None,
+        max_distance: int | None = None,
+        min_cosine: float | None = None,
+        allow_partial: bool = False,
+        timeout_s: float | None = None,
+    ) -> PatchesResult:
+        """Return the patches that look like each of ``what``; see `AsyncClient.search_patches`."""
+        return self._thread.result_of(
+            self._client.search_patches(
+                collection,
+                what,
+                fingerprint=fingerprint,
+                max_candidates=max_candidates,
+                where=where,
+                exclude=exclude,
+                mode=mode,
+                max_distance=max_distance,
+                min_cosine=min_cosine,
+                allow_partial=allow_partial,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def encoded_slide(
+        self, collection: str, slide_id: str, *, timeout_s: float | None = None
+    ) -> EncodedSlide:
+        """Return a committed slide as it was ingested; see `AsyncClient.encoded_slide`."""
+        return self._thread.result_of(
+            self._client.encoded_slide(collection, slide_id, timeout_s=timeout_s)
         )
 
     def ingest_slide(

@@ -54,6 +54,28 @@ class Exclusion:
             (slide.slide_id,) if slide_itself else (),
         )
 
+    @classmethod
+    def of_case(
+        cls,
+        slides: Iterable[Slide],
+        *,
+        patient: bool = False,
+        institution: bool = False,
+        slide_itself: bool = False,
+    ) -> Exclusion:
+        """Return the exclusion of everything of several slides' own that is to be left out.
+
+        Raises
+        ------
+        BadFilter
+            If a slide does not say what is to be left out.
+        """
+        every = cls()
+        for slide in slides:
+            own = cls.of(slide, patient=patient, institution=institution, slide_itself=slide_itself)
+            every = every.and_also(own)
+        return cls(*(tuple(dict.fromkeys(values)) for values in dataclasses.astuple(every)))
+
     def and_also(self, other: Exclusion) -> Exclusion:
         """Return both exclusions in one."""
         return Exclusion(

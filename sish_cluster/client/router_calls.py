@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from sish_cluster.core.clock import Deadline
 from sish_cluster.core.cluster import ClusterStatus
@@ -18,15 +19,17 @@ from sish_cluster.core.collection import Collection, CollectionState
 from sish_cluster.core.errors import BadRequest, DeadlineExceeded, Internal, Unavailable
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Query, Ranking
-from sish_cluster.core.result import SearchResult
+from sish_cluster.core.result import PatchesResult, SearchResult
 from sish_cluster.core.seams import ForgetOutcome, IngestOutcome, StoredSlide
-from sish_cluster.wire.channel import open_channel
+from sish_cluster.wire.channel import MAX_MESSAGE_BYTES, open_channel
 from sish_cluster.wire.cluster import unpack_cluster_status
+from sish_cluster.wire.patches import PatchesAssembler
 from sish_cluster.wire.results import unpack_search_result
 from sish_cluster.wire.sish.v1 import router_pb2 as pb
 from sish_cluster.wire.sish.v1.router_pb2_grpc import RouterServiceStub
 from sish_cluster.wire.status import error_from_bytes, error_from_rpc
 from sish_cluster.wire.values import (
+    SlideAssembler,
     pack_collection,
     pack_query,
     pack_ranking,
@@ -92,8 +95,39 @@ class RouterCalls:
             allow_partial=allow_partial,
             max_matches=max_matches,
         )
+        _check_size(request, len(query.patches))
         with self._errors():
             return unpack_search_result(await self._stub.Search(request, timeout=_left_s(deadline)))
+
+    async def search_patches(
+        self, collection: str, query: Query, *, allow_partial: bool, deadline: Deadline
+    ) -> PatchesResult:
+        """Return each query patch's candidates."""
+        request = pb.RouterServiceSearchPatchesRequest(
+            collection=collection, query=pack_query(query), allow_partial=allow_partial
+        )
+        _check_size(request, len(query.patches))
+        assembler = PatchesAssembler()
+        with self._errors():
+            async for part in self._stub.SearchPatches(request, timeout=_left_s(deadline)):
+                assembler.add(part)
+        return assembler.result(len(query.patches))
+
+    async def encoded_slide(
+        self, collection: str, slide_id: str, *, deadline: Deadline
+    ) -> EncodedSlide:
+        """Return a committed slide as it was ingested."""
+        request = pb.RouterServiceEncodedSlideRequest(collection=collection, slide_id=slide_id)
+        assembler = SlideAssembler()
+        slides = []
+        with self._errors():
+            async for response in self._stub.EncodedSlide(request, timeout=_left_s(deadline)):
+                slides.append(assembler.add(response.part))
+        if not slides or slides[-1] is None:
+            raise Internal(
+                f"slide {slide_id!r} from {self._address} ended before its last part: ask again"
+            )
+        return slides[-1]
 
     async def ingest(
         self, collection: str, slide: EncodedSlide, *, deadline: Deadline
@@ -164,6 +198,19 @@ class RouterCalls:
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return errors_of(self._address, what="router")
+
+
+def _check_size(request: Message, n_patches: int) -> None:
+    """Raise `BadRequest` for a query that no server would accept, before it is sent."""
+    found = request.ByteSize()
+    if found > MAX_MESSAGE_BYTES:
+        raise BadRequest(
+            f"a query of {n_patches:,} patches takes {found / 1e6:.1f} MB; at most"
+            f" {MAX_MESSAGE_BYTES / 1e6:.1f} MB can be sent, about"
+            f" {n_patches * MAX_MESSAGE_BYTES // found:,} such patches: search a part of them, or a"
+            " mosaic",
+            field="query.patches",
+        )
 
 
 def _outcome_from(response: pb.RouterServiceIngestResponse) -> IngestOutcome:

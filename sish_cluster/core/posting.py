@@ -135,12 +135,11 @@ class PatchColumns:
                 "parts to be joined have codes and embeddings of one length; found (code bytes,"
                 f" dimensions) {sorted(widths) or 'of no part'}"
             )
-        columns = [
+        keys, codes, corners, embeddings = (
             np.concatenate([getattr(part, name) for part in parts])
-            for name in ("keys", "codes", "corners")
-        ]
-        numbers = np.arange(len(columns[0]), dtype=np.uint32)
-        return cls(*columns, numbers, np.concatenate([part.embeddings for part in parts]))
+            for name in ("keys", "codes", "corners", "embeddings")
+        )
+        return cls(keys, codes, corners, np.arange(len(keys), dtype=np.uint32), embeddings)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -179,12 +178,14 @@ class EncodedSlide:
 
 def version_of(slide: Slide, patches: PatchColumns, fingerprint: str) -> str:
     """Return the digest of a slide's labels, columns and fingerprint."""
+    # Only where there are any: slides of codes alone keep the versions they were stored under.
+    embeddings = (patches.embeddings.astype("<f2").tobytes(),) if patches.dimensions else ()
     return digest_of(
         canonical_bytes(slide.to_dict()),
         patches.keys.astype("<u8").tobytes(),
         patches.codes.tobytes(),
         patches.corners.astype("<i4").tobytes(),
         patches.numbers.astype("<u4").tobytes(),
-        patches.embeddings.astype("<f2").tobytes(),
+        *embeddings,
         fingerprint.encode(),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
@@ -226,8 +227,8 @@ class RankedList:
     uncertainties: Mapping[int, float]
     reason: str = ""
     """Why there is no slide, when there is none."""
-    distance_bound: float = 0.0
-    """tau: the distance beyond which candidates did not rank; 0 where the ranker has no such bound."""
+    distance_bound: float = math.inf
+    """tau: the distance beyond which candidates did not rank; infinite where the ranker has no bound."""
 
 
 class Ranker(Protocol):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sish_cluster.client import EncoderClient, EncoderDescription
-from sish_cluster.client.blocking import LoopThread
+from sish_cluster.client.loop_thread import LoopThread
 from sish_cluster.client.retry import UNLIMITED, Retry
 from sish_cluster.client.settings import ClientSettings
 from sish_cluster.core.clock import Deadline

@@ -1,26 +1,53 @@
 """One slide query, asked of every shard in one mode.
 
-AUTO means EXACT while the eligible postings of the *whole* collection are few, GUIDED beyond. A shard
-knows only its own; so it answers as if it were alone, and where the sum says otherwise it is asked
-again. The mode therefore depends on the sum alone, never on the cut. To avoid asking twice each time,
-the last sum is remembered (by collection and by what the filter keeps) and tried first; it is never
-believed: the answers' own sum decides.
+What AUTO runs depends on the eligible postings of the *whole* collection (see `choosing`), which only the
+shards together know. So the router guesses the sum (the last one for what the filter keeps, else all the
+collection holds), asks in the mode that the guess gives, and never believes it: the answers' own sum
+decides, and where it says otherwise the shards are asked again. The mode therefore depends on the sum
+alone, never on the cut.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from sish_cluster.core.candidate import ShardAnswer
-from sish_cluster.core.clock import Deadline
-from sish_cluster.core.query import AUTO_EXACT_POSTINGS, Filter, Mode, Query
+from sish_cluster.core.clock import SYSTEM_CLOCK, Clock, Deadline
+from sish_cluster.core.collection import Collection
+from sish_cluster.core.query import Filter, Mode, Query
 from sish_cluster.core.seams import ShardCalls
+from sish_cluster.router.choosing import Affordable, Choice, affordable, settled
 from sish_cluster.router.gather import Gathered, gathered
+from sish_cluster.router.scan_speed import ScanSpeed
+from sish_cluster.router.settings import RouterSettings
 
 _REMEMBERED = 1024
 """Sums remembered: a few hundred bytes each."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """One search of one collection.
+
+    Parameters
+    ----------
+    definition
+        The collection.
+    query
+        What is asked, perhaps in mode AUTO.
+    allow_partial
+        Whether missing shards are reported instead of raised.
+    deadline
+        For the shards.
+    """
+
+    definition: Collection
+    query: Query
+    allow_partial: bool
+    deadline: Deadline
 
 
 class FanOut:
@@ -30,63 +57,93 @@ class FanOut:
     ----------
     shards
         By name.
+    settings
+        How fast a scan is taken to be, and what AUTO may pay.
+    clock
+        For the memory of scan speeds.
     """
 
-    def __init__(self, shards: Mapping[str, ShardCalls]) -> None:
+    def __init__(
+        self,
+        shards: Mapping[str, ShardCalls],
+        settings: RouterSettings,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._shards = shards
+        self._settings = settings
+        self._speed = ScanSpeed(settings.scan_bytes_per_s, clock=clock)
         self._sums: OrderedDict[object, int] = OrderedDict()
 
-    async def answers(
-        self, collection: str, query: Query, *, allow_partial: bool, deadline: Deadline
-    ) -> Gathered[ShardAnswer]:
-        """Return the shards' answers, all of one mode.
+    async def answers(self, asked: Asked) -> tuple[Gathered[ShardAnswer], Choice]:
+        """Return the shards' answers, all of one mode, and why that mode.
 
         Raises
         ------
         SishError
             See `gathered`.
         """
-        asked = _Asked(collection, query, allow_partial, deadline)
-        if query.settings.mode is not Mode.AUTO or len(self._shards) == 1:
-            return await self._ask(asked, self._shards, query.settings.mode)
-        about = (collection, _kept_by(query.where))
-        is_large = self._sums.get(about, 0) > AUTO_EXACT_POSTINGS
-        first = await self._ask(asked, self._shards, Mode.GUIDED if is_large else Mode.AUTO)
-        eligible = sum(answer.eligible for answer in first.answers.values())
+        choice = settled(asked.definition, asked.query.settings.mode)
+        budget = affordable(
+            asked.query,
+            time_left_s=asked.deadline.remaining_s(),
+            bytes_per_s=self._speed.bytes_per_s,
+            settings=self._settings,
+        )
+        if choice is not None:
+            return await self._ask(asked, choice.mode, budget), choice
+        about = (asked.definition.name, _kept_by(asked.query.where))
+        guess = self._sums.get(about)
+        if guess is None:
+            guess = await self._held(asked)
+        first = budget.choice(guess)
+        told = await self._ask(asked, first.mode, budget)
+        eligible = _eligible(told)
         self._remember(about, eligible)
-        mode = Mode.EXACT if eligible <= AUTO_EXACT_POSTINGS else Mode.GUIDED
-        return await self._in_mode(asked, first, mode)
+        choice = budget.choice(eligible)
+        if choice.mode is not first.mode:
+            told = await self._ask(asked, choice.mode, budget)
+        return told, choice
 
-    async def _in_mode(
-        self, asked: _Asked, first: Gathered[ShardAnswer], mode: Mode
-    ) -> Gathered[ShardAnswer]:
-        """Return the answers with those of another mode asked again."""
-        others = [name for name, answer in first.answers.items() if answer.mode is not mode]
-        if not others:
-            return first
-        again = await self._ask(asked, others, mode)
-        right = {name: first.answers[name] for name in first.answers if name not in others}
-        return Gathered({**right, **again.answers}, {**first.missing, **again.missing})
-
-    async def _ask(self, asked: _Asked, names: Iterable[str], mode: Mode) -> Gathered[ShardAnswer]:
-        settings = dataclasses.replace(asked.query.settings, mode=mode)
-        query = dataclasses.replace(asked.query, settings=settings)
+    async def _held(self, asked: Asked) -> int:
+        """Return the postings of the collection: no filter leaves more eligible."""
+        name = asked.definition.name
         calls = {
-            name: self._shards[name].search(
-                asked.collection,
+            shard_name: shard.describe_collection(name, deadline=asked.deadline)
+            for shard_name, shard in self._shards.items()
+        }
+        told = await gathered(
+            calls,
+            asking=f"search of {name!r}",
+            deadline=asked.deadline,
+            allow_partial=asked.allow_partial,
+            hint=_HINT,
+        )
+        return sum(state.postings for state in told.answers.values())
+
+    async def _ask(self, asked: Asked, mode: Mode, budget: Affordable) -> Gathered[ShardAnswer]:
+        query = _in_mode(asked.query, mode)
+        began_s = time.perf_counter()
+        calls = {
+            name: shard.search(
+                asked.definition.name,
                 query,
                 wants_examined=len(self._shards) > 1,
                 deadline=asked.deadline,
             )
-            for name in names
+            for name, shard in self._shards.items()
         }
-        return await gathered(
+        told = await gathered(
             calls,
-            asking=f"search of {asked.collection!r}",
+            asking=f"search of {asked.definition.name!r}",
             deadline=asked.deadline,
             allow_partial=asked.allow_partial,
-            hint=", or allow a partial answer (allow_partial)",
+            hint=_HINT,
         )
+        if mode is Mode.EXACT and not told.missing:
+            scanned = budget.scan_bytes(_eligible(told))
+            self._speed.learn(scanned, elapsed_s=time.perf_counter() - began_s)
+        return told
 
     def _remember(self, about: object, eligible: int) -> None:
         self._sums[about] = eligible
@@ -95,12 +152,19 @@ class FanOut:
             self._sums.popitem(last=False)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Asked:
-    collection: str
-    query: Query
-    allow_partial: bool
-    deadline: Deadline
+_HINT = ", or allow a partial answer (allow_partial)"
+"""What a caller may do about missing shards."""
+
+
+def _eligible(told: Gathered[ShardAnswer]) -> int:
+    return sum(answer.eligible for answer in told.answers.values())
+
+
+def _in_mode(query: Query, mode: Mode) -> Query:
+    """Return the query in ``mode``, without embeddings where it does not compare them."""
+    settings = dataclasses.replace(query.settings, mode=mode)
+    patches = query.patches if mode is Mode.DIRECT else query.patches.without_embeddings()
+    return dataclasses.replace(query, settings=settings, patches=patches)
 
 
 def _kept_by(where: Filter) -> object:

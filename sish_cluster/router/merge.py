@@ -3,8 +3,8 @@
 A shard sees only its own keys, so it answers with a superset: every candidate of its local
 neighbourhoods, and the keys it examined. The keys of all shards together contain, around each seed,
 the nearest keys of the whole collection. So the router joins them, finds the global neighbourhood of
-each query patch (GUIDED) or walks it as published (SISH), and drops what lies outside. EXACT needs
-only the union. The cut of a collection into shards therefore never changes an answer.
+each query patch (GUIDED) or walks it as published (SISH), and drops what lies outside. EXACT
+and DIRECT need only the union. The cut of a collection into shards therefore never changes an answer.
 
 Pure: no clock, no network, the same output for the same answers in any order.
 """
@@ -35,8 +35,8 @@ class Merged:
     ----------
     slides
         The slide table, in slide id order.
-    patches
-        One `PatchCandidates` per query patch, in the mode's order.
+    rows
+        The candidates, grouped by query patch, in the mode's order.
     examined_counts
         int64 (n_query_patches,): postings examined per query patch.
     eligible
@@ -48,11 +48,16 @@ class Merged:
     """
 
     slides: Sequence[Slide]
-    patches: Sequence[PatchCandidates]
+    rows: Rows
     examined_counts: Ints
     eligible: int
     label_counts: Mapping[str, int]
     mode: Mode
+
+    @property
+    def patches(self) -> list[PatchCandidates]:
+        """One view per query patch, those without candidates included."""
+        return self.rows.by_patch(len(self.examined_counts))
 
 
 def merged_answer(answers: Sequence[ShardAnswer], query: Query) -> Merged:
@@ -74,15 +79,16 @@ def merged_answer(answers: Sequence[ShardAnswer], query: Query) -> Merged:
     table = slide_table(answers)
     rows = rows_of(answers, table)
     eligible = sum(answer.eligible for answer in answers)
-    if len(answers) == 1 and (mode is Mode.EXACT or answers[0].examined is None):
+    is_union = mode in (Mode.EXACT, Mode.DIRECT)
+    if len(answers) == 1 and (is_union or answers[0].examined is None):
         kept, examined_counts = rows, answers[0].examined_counts.astype(np.int64)
-    elif mode is Mode.EXACT:
+    elif is_union:
         kept, examined_counts = _union(rows), np.full(len(query.patches), eligible)
     else:
         kept, examined_counts = _cut(rows, answers, query, mode)
     return Merged(
         table,
-        kept.first_of_each_patch(query.settings.max_candidates).by_patch(len(query.patches)),
+        kept.first_of_each_patch(query.settings.max_candidates),
         examined_counts,
         eligible,
         _summed_counts(answers),

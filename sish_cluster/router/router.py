@@ -6,29 +6,27 @@ the code is the same, so the answers are.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from sish_cluster.core.clock import SYSTEM_CLOCK, Clock, Deadline
 from sish_cluster.core.cluster import ClusterStatus
 from sish_cluster.core.collection import Collection, CollectionState
-from sish_cluster.core.errors import BadRequest, BadTopology, UnknownCollection
+from sish_cluster.core.errors import BadRequest, BadTopology
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Query, Ranking
-from sish_cluster.core.result import SearchResult
+from sish_cluster.core.result import PatchesResult, SearchResult
 from sish_cluster.core.seams import ForgetOutcome, IngestOutcome, ShardCalls, StoredSlide
 from sish_cluster.core.topology import Topology
-from sish_cluster.router.answering import MAX_K, search_result
+from sish_cluster.router.answering import Wanted
 from sish_cluster.router.catalogue import Catalogue, check_patches
 from sish_cluster.router.cluster_state import cluster_status, summed_state
-from sish_cluster.router.fan_out import FanOut
 from sish_cluster.router.gather import gathered
 from sish_cluster.router.ingest import Ingester
 from sish_cluster.router.janitor import Janitor
-from sish_cluster.router.merge import merged_answer
+from sish_cluster.router.searching import Searcher
 from sish_cluster.router.settings import RouterSettings
+from sish_cluster.router.shares import joined_slide
 from sish_cluster.router.slide_locks import SlideLocks
 
 
@@ -44,7 +42,7 @@ class Router:
     settings
         Times, bounds, ranking.
     clock
-        For uptime.
+        For uptime, and for how long measured speeds count.
 
     Raises
     ------
@@ -69,7 +67,7 @@ class Router:
         self.settings = settings
         self._shards = {spec.name: shards[spec.name] for spec in topology.shards}
         self._catalogue = Catalogue(self._shards)
-        self._fan_out = FanOut(self._shards)
+        self._searcher = Searcher(self._shards, self._catalogue, settings, clock=clock)
         self._locks = SlideLocks()
         self._ingester = Ingester(topology, self._shards, self._locks)
         self.janitor = Janitor(topology, self._shards, self._ingester, self._locks, settings)
@@ -111,32 +109,43 @@ class Router:
         BadRequest, UnknownCollection, FingerprintMismatch, ShardUnavailable, DeadlineExceeded
             See the message. Nothing is left running.
         """
-        began_s = time.perf_counter()
-        _check_search(query, k, max_matches)
-        await self._check(collection, query, deadline)
-        inner = self._inner(deadline)
-        try:
-            gathered_answers = await self._fan_out.answers(
-                collection, query, allow_partial=allow_partial, deadline=inner
-            )
-        except UnknownCollection:
-            self._catalogue.drop(collection)
-            raise
-        # Tens of milliseconds of arrays: beside the event loop, which keeps serving.
-        merged = await asyncio.to_thread(
-            merged_answer, list(gathered_answers.answers.values()), query
+        wanted = Wanted(ranking, k, max_matches)
+        return await self._searcher.slides(
+            collection, query, wanted, allow_partial=allow_partial, deadline=self._inner(deadline)
         )
-        return await asyncio.to_thread(
-            search_result,
-            merged,
-            query,
-            ranking=ranking,
-            k=k,
-            max_matches=max_matches,
-            missing_shards=tuple(gathered_answers.missing),
-            settings=self.settings.ranking,
-            began_s=began_s,
+
+    async def search_patches(
+        self, collection: str, query: Query, *, allow_partial: bool, deadline: Deadline
+    ) -> PatchesResult:
+        """Return each query patch's candidates, at most ``settings.max_candidates`` (0: all) of each.
+
+        Raises
+        ------
+        BadRequest, UnknownCollection, FingerprintMismatch, ShardUnavailable, DeadlineExceeded
+            See the message. Nothing is left running.
+        """
+        return await self._searcher.patches(
+            collection, query, allow_partial=allow_partial, deadline=self._inner(deadline)
         )
+
+    async def encoded_slide(
+        self, collection: str, slide_id: str, *, deadline: Deadline
+    ) -> EncodedSlide:
+        """Return a committed slide as it was ingested.
+
+        Raises
+        ------
+        UnknownSlide
+            If no shard has it.
+        Unavailable
+            If it is being replaced or forgotten just now.
+        """
+        calls = {
+            name: shard.encoded_slide(collection, slide_id, deadline=deadline)
+            for name, shard in self._shards.items()
+        }
+        told = await gathered(calls, asking=f"reading slide {slide_id!r}", deadline=deadline)
+        return joined_slide(collection, slide_id, told.answers.values())
 
     async def ingest(
         self, collection: str, slide: EncodedSlide, *, deadline: Deadline
@@ -230,24 +239,9 @@ class Router:
         for shard in self._shards.values():
             await shard.close()
 
-    async def _check(self, collection: str, query: Query, deadline: Deadline) -> None:
-        definition = await self._catalogue.collection(collection, deadline=deadline)
-        check_patches(definition, query.patches, query.fingerprint)
-
     def _inner(self, deadline: Deadline) -> Deadline:
         """Return the deadline for shards: what the router needs itself is kept back."""
         return Deadline(deadline.at_s - self.settings.slack_s, deadline.clock)
-
-
-def _check_search(query: Query, k: int, max_matches: int) -> None:
-    if not len(query.patches):
-        raise BadRequest("a query has at least one patch; found none", field="query.patches")
-    if not 1 <= k <= MAX_K:
-        raise BadRequest(f"k must be 1..{MAX_K}; found {k}", field="k")
-    if not 0 <= max_matches <= MAX_K:
-        raise BadRequest(
-            f"max_matches must be 0..{MAX_K}; found {max_matches}", field="max_matches"
-        )
 
 
 async def _merged_by_slide_id(

@@ -21,6 +21,9 @@ from sish_cluster.core.slide import Slide
 Ints = npt.NDArray[np.int64]
 """Whole numbers, int64."""
 
+Floats = npt.NDArray[np.float64]
+"""Real numbers, float64."""
+
 Mask = npt.NDArray[np.bool_]
 """One truth value per row."""
 

@@ -24,6 +24,7 @@ from sish_cluster.router.settings import RouterSettings
 from sish_cluster.router.shard_client import GrpcShard
 from sish_cluster.wire.cluster import pack_cluster_status
 from sish_cluster.wire.interceptors import deadline_of
+from sish_cluster.wire.patches import patches_parts
 from sish_cluster.wire.results import pack_search_result
 from sish_cluster.wire.serving import Server, ServingSettings
 from sish_cluster.wire.sish.v1 import router_pb2 as pb
@@ -37,6 +38,7 @@ from sish_cluster.wire.values import (
     pack_collection,
     pack_collection_state,
     pack_slide,
+    slide_parts,
     unpack_collection,
     unpack_query,
     unpack_ranking,
@@ -78,6 +80,29 @@ class RouterService(RouterServiceServicer):
             deadline=deadline_of(context),
         )
         return pack_search_result(result)
+
+    async def SearchPatches(
+        self, request: pb.RouterServiceSearchPatchesRequest, context: Context
+    ) -> AsyncIterator[pb.RouterServiceSearchPatchesResponse]:
+        """Find the patches that look like each of the query's."""
+        result = await self._router.search_patches(
+            request.collection,
+            unpack_query(request.query),
+            allow_partial=request.allow_partial,
+            deadline=deadline_of(context),
+        )
+        for part in patches_parts(result):
+            yield part
+
+    async def EncodedSlide(
+        self, request: pb.RouterServiceEncodedSlideRequest, context: Context
+    ) -> AsyncIterator[pb.RouterServiceEncodedSlideResponse]:
+        """Stream one slide's patches as they were ingested."""
+        slide = await self._router.encoded_slide(
+            request.collection, request.slide_id, deadline=deadline_of(context)
+        )
+        for part in slide_parts(slide):
+            yield pb.RouterServiceEncodedSlideResponse(part=part)
 
     async def Ingest(
         self, request_iterator: AsyncIterator[pb.RouterServiceIngestRequest], context: Context

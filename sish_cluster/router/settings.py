@@ -26,6 +26,15 @@ class RouterSettings:
     """Age in seconds below which the janitor leaves a pending slide to the ingest that began it."""
     janitor_interval_s: float = 60.0
     """Seconds between the janitor's sweeps."""
+    scan_bytes_per_s: float = 1e10
+    """Bytes of codes an exact search is taken to compare per second until this router has measured its own:
+    80 million codes of 128 bytes, what one core of a small machine does."""
+    exact_share: float = 0.25
+    """AUTO runs EXACT only while its estimate is at most this share of the time left: an estimate may be
+    off by a few times, and merge and ranking need some too."""
+    exact_limit_s: float = 5.0
+    """AUTO runs EXACT for at most this many estimated seconds, however late the deadline: other searches
+    wait for the same cores."""
     ranking: RankingSettings = RankingSettings()  # noqa: RUF009 (frozen)
     """Constants of ranking."""
 
@@ -34,6 +43,13 @@ class RouterSettings:
             raise BadRequest(
                 "a router needs slack_s >= 0, pending_grace_s >= 0 and slides_in_flight >= 1;"
                 f" found {self.slack_s}, {self.pending_grace_s}, {self.slides_in_flight}"
+            )
+        if not (
+            self.scan_bytes_per_s > 0 and 0 <= self.exact_share <= 1 and self.exact_limit_s >= 0
+        ):
+            raise BadRequest(
+                "a router needs scan_bytes_per_s > 0, exact_share 0..1 and exact_limit_s >= 0; found"
+                f" {self.scan_bytes_per_s}, {self.exact_share}, {self.exact_limit_s}"
             )
         if self.pending_limit_s <= self.call_cap_s:
             raise BadRequest(

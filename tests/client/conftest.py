@@ -48,6 +48,14 @@ class MemoryCluster:
         self.calls.append((collection, query, asked))
         return "the answer"
 
+    async def search_patches(self, collection, query, **asked):
+        self._fail()
+        self.calls.append((collection, query, asked))
+        return "the patches"
+
+    async def encoded_slide(self, collection, slide_id, *, deadline):
+        return SyntheticSlides().slide(int(slide_id[-4:]))
+
     async def forget(self, collection, slide_id, *, deadline):
         return ForgetOutcome(3, self.held.pop(slide_id, None) is not None)
 

@@ -33,7 +33,7 @@ def product(labels, patches, counts, k):
         )
         for number, rows in enumerate(patches)
     ]
-    return PublishedRanker().ranked(candidates, labels, label_counts=counts, k=k)
+    return PublishedRanker().ranked(candidates, labels, label_counts=counts, k=k, units=512.0)
 
 
 def mosaics_of_22():

@@ -251,6 +251,13 @@ class MemoryShard:
         labels = Counter(s.label(query.label_field) for s in at_home if query.where.passes(s))
         return dataclasses.replace(answer, label_counts=labels)
 
+    async def encoded_slide(
+        self, collection: str, slide_id: str, *, deadline: Deadline
+    ) -> EncodedSlide | None:
+        self._enter("encoded_slide", collection)
+        held = self.committed.get(slide_id)
+        return held.slide if held else None
+
     async def ingest(
         self,
         collection: str,

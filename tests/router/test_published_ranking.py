@@ -91,7 +91,7 @@ def slow_ranking(patches, counts):
 def test_the_published_ranking_equals_its_slow_model(lists):
     patches = patches_of(lists)
     counts = counts_of(patches)
-    ranked = PublishedRanker().ranked(patches, LABELS, label_counts=counts, k=50)
+    ranked = PublishedRanker().ranked(patches, LABELS, label_counts=counts, k=50, units=512.0)
     found = [(s.slide, s.uncertainty, s.distance, s.query_number) for s in ranked.slides]
     assert found == slow_ranking(patches, counts)
     assert bool(ranked.reason) == (not found)
@@ -103,12 +103,17 @@ def test_the_published_ranking_equals_its_slow_model(lists):
 def test_k_keeps_the_first_slides(lists, k):
     patches = patches_of(lists)
     counts = counts_of(patches)
-    every = PublishedRanker().ranked(patches, LABELS, label_counts=counts, k=99).slides
-    assert PublishedRanker().ranked(patches, LABELS, label_counts=counts, k=k).slides == every[:k]
+    every = PublishedRanker().ranked(patches, LABELS, label_counts=counts, k=99, units=512.0).slides
+    assert (
+        PublishedRanker().ranked(patches, LABELS, label_counts=counts, k=k, units=512.0).slides
+        == every[:k]
+    )
 
 
 def test_no_results_give_an_empty_list_that_says_why():
-    ranked = PublishedRanker().ranked(patches_of([[], []]), LABELS, label_counts={}, k=5)
+    ranked = PublishedRanker().ranked(
+        patches_of([[], []]), LABELS, label_counts={}, k=5, units=512.0
+    )
     assert ranked.slides == ()
     assert "no query patch has a candidate" in ranked.reason
 
@@ -116,10 +121,14 @@ def test_no_results_give_an_empty_list_that_says_why():
 def test_cleaning_that_leaves_nothing_gives_an_empty_list_that_says_why():
     lists = [[(n % 4 * 3, 1)] * length for n, length in enumerate([1] * 10 + [2] + [3] + [4] * 10)]
     patches = patches_of(lists)
-    usual = PublishedRanker().ranked(patches, LABELS, label_counts=counts_of(patches), k=5)
+    usual = PublishedRanker().ranked(
+        patches, LABELS, label_counts=counts_of(patches), k=5, units=512.0
+    )
     assert {slide.query_number for slide in usual.slides} == {10, 11}
     strict = RankingSettings(low_percentile=50, high_percentile=50)
-    emptied = PublishedRanker(strict).ranked(patches, LABELS, label_counts=counts_of(patches), k=5)
+    emptied = PublishedRanker(strict).ranked(
+        patches, LABELS, label_counts=counts_of(patches), k=5, units=512.0
+    )
     assert emptied.slides == ()
     assert "cleaning" in emptied.reason
 
@@ -128,7 +137,7 @@ def test_a_slide_first_seen_by_a_removed_patch_is_lost_as_published():
     # Slide 1 is seen first by patch 0, whose own label loses the vote; patch 2 shows it too.
     lists = [[(1, 1)], [(0, 1)], [(3, 1), (0, 1), (1, 1)], [(6, 1)]]
     patches = patches_of(lists)
-    ranked = PublishedRanker().ranked(patches, LABELS, label_counts={}, k=9)
+    ranked = PublishedRanker().ranked(patches, LABELS, label_counts={}, k=9, units=512.0)
     assert ranked.predicted_label == "label 0"
     assert 1 not in [slide.slide for slide in ranked.slides]
 
@@ -138,7 +147,7 @@ def test_organ_search_scales_weights_without_changing_the_ranking():
     counts = counts_of(patches)
     ten, thirty = (
         PublishedRanker(RankingSettings(weight_scale=scale)).ranked(
-            patches, LABELS, label_counts=counts, k=9
+            patches, LABELS, label_counts=counts, k=9, units=512.0
         )
         for scale in (10.0, 30.0)
     )

@@ -19,7 +19,6 @@ from sish_cluster.core.errors import (
 )
 from sish_cluster.core.query import Filter, Mode, Ranking
 from sish_cluster.core.topology import KeyRange, Selector, ShardSpec
-from sish_cluster.router import fan_out
 from sish_cluster.router.router import Router
 from sish_cluster.router.settings import RouterSettings
 
@@ -35,10 +34,10 @@ def soon():
     return Deadline.after(30)
 
 
-async def filled(model, *specs):
+async def filled(model, *specs, settings=None):
     """Return a router over memory shards that hold four slides, and the shards."""
     topology, shards = model.memory_cluster(*specs)
-    router = Router(topology, shards)
+    router = Router(topology, shards, settings or RouterSettings())
     for number, site in enumerate(["lung", "brain", "lung", "brain"]):
         patches = [(number * 50 + step, (number << 4) + step) for step in range(3)]
         slide = model.slide_of(
@@ -88,41 +87,66 @@ async def test_published_weights_count_the_slides_found_not_the_collection(model
     assert (await search(router, query, ranking=Ranking.SISH)).votes == before.votes
 
 
-async def test_auto_is_exact_only_while_the_sum_over_shards_is_small(model, monkeypatch):
-    router, shards = await filled(model, LOW, HIGH)
-    monkeypatch.setattr(fan_out, "AUTO_EXACT_POSTINGS", 11)
-    query = model.query_of([(50, 16)])
-    assert (await search(router, query)).mode is Mode.GUIDED
-    assert [shard.modes for shard in shards.values()] == [[Mode.AUTO, Mode.GUIDED]] * 2
-    # The sum is remembered, so the next search asks once.
-    assert (await search(router, query)).mode is Mode.GUIDED
-    assert [shard.modes[2:] for shard in shards.values()] == [[Mode.GUIDED]] * 2
+def paying_for(postings, n_patches=1):
+    """Settings under which AUTO scans that many postings of 8-byte codes, and no more."""
+    return RouterSettings(
+        scan_bytes_per_s=8.0 * n_patches * postings, exact_share=1.0, exact_limit_s=1.0
+    )
 
 
-async def test_a_remembered_sum_is_never_believed(model, monkeypatch):
-    router, shards = await filled(model, LOW, HIGH)
-    monkeypatch.setattr(fan_out, "AUTO_EXACT_POSTINGS", 11)
+async def test_auto_is_exact_only_while_the_sum_over_shards_can_be_scanned(model):
+    router, shards = await filled(model, LOW, HIGH, settings=paying_for(11))
+    result = await search(router, model.query_of([(50, 16)]))
+    assert result.mode is Mode.GUIDED
+    assert result.mode_reason.startswith("guided: to scan 12 eligible postings x 1 patches needs")
+    assert [shard.modes for shard in shards.values()] == [[Mode.GUIDED]] * 2
+    router, shards = await filled(model, LOW, HIGH, settings=paying_for(12))
+    result = await search(router, model.query_of([(50, 16)]))
+    assert result.mode is Mode.EXACT
+    assert result.mode_reason.startswith("exact: 12 eligible postings x 1 patches need about 1.0 s")
+    assert [shard.modes for shard in shards.values()] == [[Mode.EXACT]] * 2
+
+
+@pytest.mark.parametrize("most", [5, 6, 11, 12])
+async def test_the_cut_does_not_change_what_auto_chooses(model, most):
+    cuts = [[ShardSpec("all", "")], [LOW, HIGH], SITES]
+    where = Filter.of(keep={"site": ["lung"]})
+    for query, eligible in [
+        (model.query_of([(50, 16)]), 12),
+        (dataclasses.replace(model.query_of([(50, 16)]), where=where), 6),
+    ]:
+        routers = [(await filled(model, *specs, settings=paying_for(most)))[0] for specs in cuts]
+        modes = {(await search(router, query)).mode for router in routers}
+        assert modes == {Mode.EXACT if eligible <= most else Mode.GUIDED}
+
+
+async def test_a_remembered_sum_is_never_believed(model):
+    router, shards = await filled(model, LOW, HIGH, settings=paying_for(11))
     query = model.query_of([(50, 16)])
     await search(router, query)
     await router.forget("demo", "s0", deadline=soon())
     again = await search(router, query)
     assert (again.mode, again.eligible) == (Mode.EXACT, 9)
-    assert [shard.modes[2:] for shard in shards.values()] == [[Mode.GUIDED, Mode.EXACT]] * 2
+    assert [shard.modes for shard in shards.values()] == [
+        [Mode.GUIDED, Mode.GUIDED, Mode.EXACT]
+    ] * 2
 
 
-async def test_only_shards_that_answered_in_the_other_mode_are_asked_again(model, monkeypatch):
-    router, shards = await filled(model, LOW, HIGH)
-    monkeypatch.setattr(fan_out, "AUTO_EXACT_POSTINGS", 11)
-    answer = shards["low"].search
+async def test_less_time_left_means_a_smaller_exact_search(model):
+    settings = RouterSettings(scan_bytes_per_s=8.0 * 12, exact_share=0.25)
+    router, _ = await filled(model, LOW, HIGH, settings=settings)
+    query = model.query_of([(50, 16)])
+    asked = {"ranking": Ranking.RRF, "k": 5, "allow_partial": False, "max_matches": 8}
+    for timeout_s, mode in [(30.0, Mode.EXACT), (3.0, Mode.GUIDED)]:
+        deadline = Deadline.after(timeout_s)
+        assert (await router.search("demo", query, **asked, deadline=deadline)).mode is mode
 
-    async def guided(collection, query, *, wants_examined, deadline):
-        settings = dataclasses.replace(query.settings, mode=Mode.GUIDED)
-        asked = dataclasses.replace(query, settings=settings)
-        return await answer(collection, asked, wants_examined=wants_examined, deadline=deadline)
 
-    monkeypatch.setattr(shards["low"], "search", guided)
-    assert (await search(router, model.query_of([(50, 16)]))).mode is Mode.GUIDED
-    assert [len(shard.modes) for shard in (shards["low"], shards["high"])] == [1, 2]
+async def test_a_mode_that_was_asked_for_says_so(model):
+    router, _ = await filled(model, LOW, HIGH)
+    for mode in (Mode.SISH, Mode.GUIDED, Mode.EXACT):
+        result = await search(router, model.query_of([(50, 16)], mode=mode))
+        assert (result.mode, result.mode_reason) == (mode, f"{mode.value}: asked for")
 
 
 async def test_a_dead_shard_fails_a_search_and_is_named(model):

@@ -12,10 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sish_cluster.core.seams import PatchCandidates
-from sish_cluster.router.rows import Ints
-
-Floats = npt.NDArray[np.float64]
-"""Real numbers, float64."""
+from sish_cluster.router.rows import Floats, Ints
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

@@ -42,6 +42,7 @@ class PublishedRanker:
         *,
         label_counts: Mapping[str, int],
         k: int,
+        units: float,
     ) -> RankedList:
         """Return at most ``k`` slides in published order.
 
@@ -55,6 +56,8 @@ class PublishedRanker:
             n_L: counted, as published, over the query's results by the caller.
         k
             Most slides.
+        units
+            Not used: distances count relative to the query patches' own.
         """
         settings = self._settings
         weights = label_weights(label_counts, labels, settings)
@@ -80,6 +83,7 @@ class PublishedRanker:
             winner,
             uncertainties,
             "" if remaining else "the published filter by prediction removed every slide",
+            tau,
         )
 
 

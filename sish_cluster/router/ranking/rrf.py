@@ -36,10 +36,12 @@ class RrfRanker:
         *,
         label_counts: Mapping[str, int],
         k: int,
+        units: float,
     ) -> RankedList:
         """Return at most ``k`` slides by score; equal scores by nearest pair, then by slide id.
 
-        The vote is the share of the listed slides' scores by label; ``label_counts`` are not used.
+        The vote is the share of the listed slides' scores by label; ``label_counts`` and
+        ``units`` are not used.
         """
         table = nearest_of([patch for patch in patches if len(patch)], len(labels))
         if not len(table.slides):

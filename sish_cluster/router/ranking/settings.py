@@ -18,7 +18,8 @@ class RankingSettings:
     """A label's weight falls with its count to this power: 1 balances labels fully (published), 0
     counts every candidate alike."""
     nearest: int = 5
-    """Leading distances of a query patch whose mean says how near its candidates are (published)."""
+    """Leading candidates of a query patch whose mean distance says how near they are (published);
+    RetCCL: whose labels it votes by, too."""
     voters: int = 5
     """Most certain query patches that vote on the label (published)."""
     low_percentile: float = 5.0
@@ -34,6 +35,10 @@ class RankingSettings:
     rrf_constant: float = 60.0
     """Added to every rank in reciprocal-rank fusion: the constant of the method's paper (Cormack,
     Clarke and Büttcher 2009), which keeps one lucky first place from deciding."""
+
+    retccl_certain_first: bool = True
+    """RetCCL: whether the query patch of least entropy ranks first. The published texts can be read either
+    way; certain patches first is what the entropy is for."""
 
     def __post_init__(self) -> None:
         if self.nearest < 1 or self.voters < 1:

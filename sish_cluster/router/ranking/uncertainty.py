@@ -49,7 +49,7 @@ import numpy as np
 
 from sish_cluster.core.seams import PatchCandidates, RankedList, RankedSlide
 from sish_cluster.core.slide import UNKNOWN
-from sish_cluster.router.ranking.nearest import Floats, Nearest, nearest_of
+from sish_cluster.router.ranking.nearest import Nearest, nearest_of
 from sish_cluster.router.ranking.rrf import RrfRanker
 from sish_cluster.router.ranking.settings import RankingSettings
 from sish_cluster.router.ranking.votes import (
@@ -59,6 +59,7 @@ from sish_cluster.router.ranking.votes import (
     normalised,
     within_percentiles,
 )
+from sish_cluster.router.rows import Floats
 
 
 class UncertaintyRanker:
@@ -74,6 +75,7 @@ class UncertaintyRanker:
         *,
         label_counts: Mapping[str, int],
         k: int,
+        units: float,
     ) -> RankedList:
         """Return at most ``k`` slides by score; equal scores by nearest pair, then by slide id.
 
@@ -88,11 +90,13 @@ class UncertaintyRanker:
             Label -> slides of the collection, without the query's patient.
         k
             Most slides.
+        units
+            Not used: distances count relative to the query patches' own.
         """
         found = [patch for patch in patches if len(patch)]
         if not any(_has_label(patch, labels) for patch in found):
             fallback = RrfRanker(self._settings)
-            return fallback.ranked(found, labels, label_counts=label_counts, k=k)
+            return fallback.ranked(found, labels, label_counts=label_counts, k=k, units=units)
         votes = self._votes(found, labels, label_counts)
         usual = within_percentiles(votes, self._settings, is_strict=False) or votes
         # At least one bit, so that patches which all found themselves do not divide by zero.

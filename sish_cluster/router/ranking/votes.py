@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from sish_cluster.core.seams import PatchCandidates
 from sish_cluster.router.ranking.settings import RankingSettings
-from sish_cluster.router.rows import Ints
+from sish_cluster.router.rows import Floats, Ints
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,6 +78,11 @@ def label_weights(
     return {label: settings.weight_scale / (n * inverse) for label, n in (damped | rare).items()}
 
 
+def said_by_place(weights: Floats, patch: PatchCandidates) -> Floats:
+    """Return ``weight / (place + 1)`` of each candidate, float64 (n,)."""
+    return np.asarray(weights / np.arange(1, len(patch) + 1))
+
+
 class Ballot:
     """Turns candidates into shares of labels.
 
@@ -91,6 +96,9 @@ class Ballot:
         Leading distances averaged into `PatchVote.nearness`.
     silent
         Labels that are no label: their candidates keep their place but do not count.
+    said
+        What each candidate of a query patch counts, of its label's weight; by default the published
+        ``weight / (place + 1)``.
     """
 
     def __init__(
@@ -100,6 +108,7 @@ class Ballot:
         *,
         nearest: int,
         silent: Collection[str] = (),
+        said: Callable[[Floats, PatchCandidates], Floats] = said_by_place,
     ) -> None:
         self._names = list(dict.fromkeys(labels))
         number_of = {name: number for number, name in enumerate(self._names)}
@@ -108,11 +117,12 @@ class Ballot:
             [0.0 if name in silent else weights[name] for name in self._names], dtype=np.float64
         )
         self._nearest = nearest
+        self._said = said
 
     def vote_of(self, patch: PatchCandidates) -> PatchVote:
         """Return a query patch's say; it must have candidates."""
         numbers = self._numbers[patch.slides]
-        shares = self._shares(numbers)
+        shares = self._shares(numbers, self._said(self._weights[numbers], patch))
         leading = patch.distances[: self._nearest].tolist()
         return PatchVote(
             patch.query_number,
@@ -122,10 +132,9 @@ class Ballot:
             len(patch),
         )
 
-    def _shares(self, numbers: Ints) -> dict[str, float]:
+    def _shares(self, numbers: Ints, said: Floats) -> dict[str, float]:
         """Return p by label in order of first appearance."""
-        discounted = self._weights[numbers] / np.arange(1, len(numbers) + 1)
-        sums = np.bincount(numbers, discounted, minlength=len(self._names))
+        sums = np.bincount(numbers, said, minlength=len(self._names))
         counts = {
             self._names[number]: float(sums[number])
             for number in _in_order_of_appearance(numbers, len(self._names))
