@@ -25,6 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "router": ("sish_cluster.cli.router:router", "Serve one front for all shards."),
     "encoder": ("sish_cluster.cli.encoder:encoder", "Serve slide encoding (Ray actors)."),
     "train": ("sish_cluster.cli.train:train", "Make weights from your own slides and tiles."),
+    "summarise": (
+        "sish_cluster.cli.summarise:summarise",
+        "Keep the few patches that tell a slide.",
+    ),
 }
 """Name -> (module:attribute, one line of help), in the order of ``sish --help``."""
 
