@@ -42,6 +42,11 @@ def mosaics_of_22():
     return (["adeno", "normal"], [[(j % 2, 3 * j) for j in range(n)] for n in lengths])
 
 
+def slides_of_a_dissenter_only():
+    """All slides near enough are seen first by a patch whose own label loses the vote."""
+    return ("babcb", [[(2, 0), (1, 2)], [(3, 0), (2, 1), (0, 2)]])
+
+
 @settings(max_examples=300, deadline=None)
 @example((["adeno"], []), 5)
 @example((["adeno"], [[], []]), 5)
@@ -49,6 +54,10 @@ def mosaics_of_22():
     (["adeno", "normal"], [[(0, 1)], [(1, 1)], [(0, 1), (1, 1)], [(0, 9)] * 3, [(1, 2)] * 4]), 5
 )
 @example(mosaics_of_22(), 5)
+@example((["adeno"], [[(0, n)] * n for n in range(1, 9)]), 5)
+@example((["normal"] * 3, [[(n % 3, 0), ((n + 1) % 3, 128)] for n in range(22)]), 5)
+@example((["adeno", "normal"], [[(1, 4)], [(0, 1), (1, 1)], [(0, 1)] * 3, [(0, 1)] * 4]), 5)
+@example(slides_of_a_dissenter_only(), 5)
 @given(result_sets(), st.integers(1, 10))
 def test_the_published_ranking_equals_its_oracle(result_set, k):
     labels, patches = result_set
@@ -65,3 +74,19 @@ def test_the_published_ranking_equals_its_oracle(result_set, k):
     uncertainties = [s.uncertainty for s in ranked.slides]
     np.testing.assert_allclose(uncertainties, [u for _, u, _ in expected], atol=1e-9)
     assert bool(ranked.reason) == (not expected)
+
+
+def test_a_filter_by_prediction_that_removes_every_slide_says_so():
+    labels, patches = slides_of_a_dissenter_only()
+    counts = {"b": 2, "a": 1, "c": 1}
+    ranked = product(labels, patches, counts, 5)
+    assert not ranked.slides
+    assert "filter by prediction removed every slide" in ranked.reason
+    assert (ranked.predicted_label, ranked.distance_bound) == ("b", 1.0)
+
+
+def test_percentiles_that_leave_two_of_22_query_patches_still_answer():
+    labels, patches = mosaics_of_22()
+    ranked = product(labels, patches, {"adeno": 1, "normal": 1}, 5)
+    assert {slide.query_number for slide in ranked.slides} <= {10, 11}
+    assert ranked.slides
