@@ -30,8 +30,10 @@ def _distance(curve: DistanceCurve, settings: CalibrationSettings, unit: str) ->
     wanted = (1 + curve.chance) / 2
     worth = [share >= wanted for share in curve.precision]
     n = sum(curve.same) + sum(curve.other)
-    if n >= LEAST_LABELLED and curve.chance < 1 and worth[0]:
+    if n >= LEAST_LABELLED and curve.chance < 1 and worth[0] and (curve.same[0] or curve.other[0]):
         last = len(worth) if all(worth) else worth.index(False)
+        # Bins without a neighbour say nothing: the bound is where the last worthy neighbour was seen.
+        last = 1 + max(row for row in range(last) if curve.same[row] or curve.other[row])
         bound = math.ceil(curve.edges[last])
         kept = sum(curve.same[:last]) / max(sum(curve.same), 1)
         how = "never falls below" if all(worth) else "falls below"
