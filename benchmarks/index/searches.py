@@ -24,6 +24,7 @@ class Bench:
         self.index = PostingIndex.bulk(CODE_BITS // 8, **self.postings.columns())
         self.keys, self.codes = queries_drawn(self.postings, n_queries, rng_seed=rng_seed)
         self.everyone = np.ones(-(-n // PATCHES_PER_SLIDE), bool)
+        self.everyone.flags.writeable = False
 
     def search(self, mode, *, part=slice(None), eligible=None, **bounds):
         """Run one search of the query's patches ``part``."""

@@ -30,6 +30,10 @@ KERNEL_FILES = (
     "published.py",
     "exact.py",
     "gather.py",
+    "copying.py",
+    "alone_kernels.py",
+    "vectors_lanes.py",
+    "vectors_kernels.py",
 )
 """Files whose functions run compiled; their content names the cache folder."""
 

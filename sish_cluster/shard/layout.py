@@ -25,22 +25,22 @@ addresses of patch numbers, how many bytes one has, and of corners."""
 (
     SEGMENTS,
     N_SEGMENTS,
-    QUERY_KEYS,
-    QUERY_HEADS,
-    QUERY_TAILS,
-    TAIL_WORDS,
-    N_PATCHES,
     ELIGIBLE,
     ALL_ELIGIBLE,
     SEEDS_PER_SIDE,
     STRIDE,
     MAX_STEPS,
     MAX_DISTANCE,
+    QUERY_KEYS,
+    QUERY_HEADS,
+    QUERY_TAILS,
+    TAIL_WORDS,
+    N_PATCHES,
     BOUNDS,
+    COUNTS,
     HITS,
     HIT_CAPACITY,
     SPANS,
-    COUNTS,
     ALL_CURSORS,
     CURSORS,
     ACCEPTED,
@@ -49,10 +49,11 @@ addresses of patch numbers, how many bytes one has, and of corners."""
     MOST_ACCEPTED,
     N_TASK,
 ) = range(25)
-"""Words of a task. Addresses: the segment table; the patches' keys, code heads and tails, and present
-bounds; one byte per ordinal, 1 where eligible; hits; spans; counts per patch; cursors of all seeds and
-of the present one; accepted keys. The others are counts, widths in words, the bounds of the search,
-whether all rows are eligible, and the range of accepted keys."""
+"""Words of a task. Four say what is searched: the address of the segment table, how many segments, the
+address of one byte per ordinal (1 where eligible), whether all rows are eligible. Four are the search's
+bounds. The patches: addresses of keys, code heads and tails, words of a tail, how many, addresses of
+present bounds and of counts. Then addresses of what is written: hits (and how many there is room for),
+spans, cursors of all seeds and of the present one; and the keys accepted, how many, and their range."""
 
 BLOCK_ROWS = 128
 """Rows per representative in the tree: 1 KB of keys, of which a search touches a few cache lines."""

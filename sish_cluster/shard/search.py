@@ -16,7 +16,8 @@ from sish_cluster.core.query import Mode
 from sish_cluster.shard import exact, published, walk
 from sish_cluster.shard.found import Hits
 from sish_cluster.shard.layout import N_ROWS
-from sish_cluster.shard.task import Scope, Task
+from sish_cluster.shard.scope import Scope
+from sish_cluster.shard.task import Task
 
 PATCHES_PER_BLOCK = 8
 """Query patches walked between two looks at the cancellation: about a millisecond."""
@@ -28,10 +29,10 @@ ROWS_PER_PIECE = 32_768
 """Rows scanned between two looks at the cancellation: some milliseconds with 100 patches."""
 
 HITS_HELD = 32_768
-"""Hits a kernel can write before they are taken away."""
+"""Hits a scan can write before they are taken away."""
 
-PUBLISHED_HITS_HELD = 1024
-"""The same for the published walk, whose set of accepted keys is as large and has to be cleared."""
+WALK_HITS_HELD = 4096
+"""The same for walks, which find fewer; a patch that finds more asks for more."""
 
 _Piece = TypeVar("_Piece")
 _Result = TypeVar("_Result")
@@ -50,8 +51,7 @@ class Walker:
     """Runs the guided or the published kernel on blocks of patches, with buffers of its own."""
 
     def __init__(self, task: Task, mode: Mode, cancellation: Cancellation) -> None:
-        held = PUBLISHED_HITS_HELD if mode is Mode.SISH else HITS_HELD
-        self._task = task.for_walks(min(PATCHES_PER_BLOCK, len(task.keys)), held)
+        self._task = task.for_walks(min(PATCHES_PER_BLOCK, len(task.keys)), WALK_HITS_HELD)
         self._kernel = published.published if mode is Mode.SISH else walk.guided
         self._cancellation = cancellation
 

@@ -13,22 +13,17 @@ import numpy.typing as npt
 
 from sish_cluster.core.clock import Cancellation
 from sish_cluster.core.errors import BadMessage
-from sish_cluster.core.key import Keys, checked_keys
+from sish_cluster.core.key import UNIVERSE, Keys, checked_keys
 from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard import found as order
+from sish_cluster.shard.alone import found_alone
+from sish_cluster.shard.copying import rows_of
 from sish_cluster.shard.found import Found, Hits, Posted, Rows, SlideIdsOf
 from sish_cluster.shard.key_pages import KeyPages
+from sish_cluster.shard.scope import SELECTIVE, Passing, Scope, Scopes
 from sish_cluster.shard.search import Outcome, scanned, walked
 from sish_cluster.shard.segment import Segment, merged
-from sish_cluster.shard.task import Scope, Task
-
-SELECTIVE = 8
-"""Where at most one posting in this many is eligible, the eligible ones are copied out before a search,
-so that no walk crawls over keys it may not look at."""
-
-SMALL_STEPS = 64
-"""Distinct keys are counted where there are at most this many times ``max_steps`` postings: when they
-are no more than a walk's steps, every neighbourhood is everything, and the exact scan answers."""
+from sish_cluster.shard.task import Task
 
 Flags = npt.NDArray[np.bool_]
 
@@ -49,6 +44,8 @@ class Snapshot:
         bool (n_ordinals,).
     n_postings
         Postings that are not forgotten.
+    scopes
+        What was searched last, worked out.
     """
 
     code_bytes: int
@@ -56,6 +53,7 @@ class Snapshot:
     postings_of: npt.NDArray[np.uint32]
     is_forgotten: Flags
     n_postings: int
+    scopes: Scopes = dataclasses.field(default_factory=Scopes, repr=False)
 
     def search(
         self,
@@ -68,6 +66,7 @@ class Snapshot:
         mergeable: bool,
         cancellation: Cancellation,
         n_threads: int = 1,
+        passing: Passing | None = None,
     ) -> Found:
         """Search all patches of a slide query.
 
@@ -78,7 +77,8 @@ class Snapshot:
         settings
             Bounds; the mode is SISH, GUIDED or EXACT.
         eligible
-            bool by ordinal; ordinals beyond its end are not eligible.
+            bool by ordinal; ordinals beyond its end are not eligible. What a read-only array selects is
+            remembered, so its entries must never change.
         slide_ids_of
             Asked only where a tie needs slide ids.
         mergeable
@@ -88,13 +88,22 @@ class Snapshot:
             Asked between blocks of work; what it raises ends the search, leaving nothing behind.
         n_threads
             Threads that may work on it.
+        passing
+            Ordinals that pass the labels asked for, eligible or not, when they are known apart from the
+            eligible ones; copies of the few postings that pass are then kept from search to search.
         """
         self._check_query(keys, codes)
-        scope = self._scope(eligible, settings.mode)
+        scope = self._scope(eligible, passing)
         mode = Mode.GUIDED if mergeable and settings.mode is Mode.SISH else settings.mode
-        if mode is Mode.GUIDED and _is_everything(scope, settings.max_steps):
+        if mode is Mode.GUIDED and scope.is_everything(settings.max_steps):
             mode = Mode.EXACT
-        task = Task(scope, checked_keys(keys), codes, settings)
+        keys = _checked(keys)
+        if len(keys) == 1 and mode is not Mode.EXACT and not mergeable and scope.n_eligible:
+            cancellation.check()
+            alone = found_alone(scope, int(keys[0]), codes, settings)
+            if alone is not None:
+                return alone
+        task = Task(scope, keys, codes, settings)
         if scope.n_eligible == 0 or len(keys) == 0:
             outcome = _nothing(len(keys))
         elif mode is Mode.EXACT:
@@ -146,17 +155,30 @@ class Snapshot:
         live[n:] = False
         return live
 
-    def _scope(self, eligible: Flags, mode: Mode) -> Scope:
+    def _scope(self, eligible: Flags, passing: Passing | None) -> Scope:
         """Return what to search: the segments, or a copy of the eligible postings where they are few."""
+        scope = self.scopes.of(eligible)
+        if scope is None:
+            scope = self._new_scope(eligible, passing)
+            self.scopes.keep(eligible, scope)
+        return scope
+
+    def _new_scope(self, eligible: Flags, passing: Passing | None) -> Scope:
         live = self._live(eligible)
-        n_eligible = int(self.postings_of[live].sum(dtype=np.int64))
+        n_eligible = int(self.postings_of.sum(where=live, dtype=np.int64))
         n_rows = sum(len(segment) for segment in self.segments)
         segments = self.segments
         if 0 < n_eligible < n_rows and n_eligible * SELECTIVE <= n_rows:
-            segments = [merged(segments, [np.flatnonzero(live[s.ordinals]) for s in segments])]
-            n_rows = n_eligible
+            segments = self._copies(live, passing)
+            n_rows = sum(len(segment) for segment in segments)
         mask = np.append(live, False).view(np.uint8)
-        return Scope(segments, mask, n_eligible == n_rows, n_eligible)
+        return Scope(segments, mask, all_eligible=n_eligible == n_rows, n_eligible=n_eligible)
+
+    def _copies(self, live: Flags, passing: Passing | None) -> Sequence[Segment]:
+        """Return segments of the few eligible postings; others that pass may be among them."""
+        if passing is not None and len(passing) >= len(self.postings_of):
+            return passing.copies_of(self.segments)
+        return [merged(self.segments, [rows_of(s.ordinals, live) for s in self.segments])]
 
     def _check_query(self, keys: Keys, codes: npt.NDArray[np.uint8]) -> None:
         if codes.ndim != 2 or codes.shape != (len(keys), self.code_bytes):
@@ -167,16 +189,11 @@ class Snapshot:
             )
 
 
-def _is_everything(scope: Scope, max_steps: int) -> bool:
-    """Whether the eligible keys are so few that every walk reaches both ends.
-
-    A seed's own key is outside that seed's walks, but the query's key belongs to every neighbourhood,
-    and any other seed's key lies on the walks of the query's.
-    """
-    if not scope.all_eligible or not 0 < scope.n_eligible <= SMALL_STEPS * max_steps:
-        return False
-    keys = np.concatenate([segment.keys for segment in scope.segments])
-    return len(np.unique(keys)) <= max_steps
+def _checked(keys: Keys) -> Keys:
+    """Return query keys, or raise `BadKey`; most queries come with keys as they have to be."""
+    if keys.dtype == np.uint64 and keys.ndim == 1 and int(keys.max(initial=0)) < UNIVERSE:
+        return keys
+    return checked_keys(keys)
 
 
 def _nothing(n_patches: int) -> Outcome:

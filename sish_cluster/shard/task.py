@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +12,16 @@ from sish_cluster.core.query import SearchSettings
 from sish_cluster.shard import layout
 from sish_cluster.shard.cursors import N_CURSORS
 from sish_cluster.shard.found import Hits
-from sish_cluster.shard.segment import Segment, heads_of
+from sish_cluster.shard.scope import Scope
+from sish_cluster.shard.segment import heads_of
 
 Words = npt.NDArray[np.int64]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Scope:
-    """What is searched: segments, one byte per ordinal (1 = eligible), how many postings are eligible."""
-
-    segments: Sequence[Segment]
-    is_eligible: npt.NDArray[np.uint8]
-    all_eligible: bool
-    n_eligible: int
+def bounds_of(settings: SearchSettings) -> tuple[int, int, int, int]:
+    """Return a search's bounds as a task has them; see `layout`."""
+    stride = settings.seed_spacing * COARSE_UNIT
+    return (settings.seeds_per_side, stride, settings.max_steps, settings.max_distance)
 
 
 class Task:
@@ -46,10 +41,9 @@ class Task:
         self, scope: Scope, keys: Keys, codes: npt.NDArray[np.uint8], settings: SearchSettings
     ) -> None:
         words = np.ascontiguousarray(codes).view(np.int64)
-        fields = [segment.fields for segment in scope.segments]
         self._scope = scope
         self._settings = settings
-        self.table: Words = np.array(fields, np.int64).reshape(-1, layout.N_FIELDS)
+        self.table: Words = scope.table
         self.keys: Words = np.ascontiguousarray(keys).view(np.int64)
         self._heads: Words = heads_of(words)
         self._tails: Words = np.ascontiguousarray(words[:, layout.HEAD :])
@@ -61,25 +55,17 @@ class Task:
         self.bounds: Words = np.full(n_patches, self._settings.max_distance, np.int64)
         self.counts: Words = np.zeros(n_patches, np.int64)
         self._block: Words = np.zeros(layout.N_TASK, np.int64)
-        scope, settings = self._scope, self._settings
-        for name, value in (
-            (layout.SEGMENTS, self.table.ctypes.data),
-            (layout.N_SEGMENTS, len(self.table)),
-            (layout.QUERY_KEYS, self.keys.ctypes.data),
-            (layout.QUERY_HEADS, self._heads.ctypes.data),
-            (layout.QUERY_TAILS, self._tails.ctypes.data),
-            (layout.TAIL_WORDS, self._tails.shape[1]),
-            (layout.N_PATCHES, n_patches),
-            (layout.ELIGIBLE, scope.is_eligible.ctypes.data),
-            (layout.ALL_ELIGIBLE, int(scope.all_eligible)),
-            (layout.SEEDS_PER_SIDE, settings.seeds_per_side),
-            (layout.STRIDE, settings.seed_spacing * COARSE_UNIT),
-            (layout.MAX_STEPS, settings.max_steps),
-            (layout.MAX_DISTANCE, settings.max_distance),
-            (layout.BOUNDS, self.bounds.ctypes.data),
-            (layout.COUNTS, self.counts.ctypes.data),
-        ):
-            self._block[name] = value
+        self._block[: layout.HITS] = (
+            *self._scope.words,
+            *bounds_of(self._settings),
+            self.keys.ctypes.data,
+            self._heads.ctypes.data,
+            self._tails.ctypes.data,
+            self._tails.shape[1],
+            n_patches,
+            self.bounds.ctypes.data,
+            self.counts.ctypes.data,
+        )
 
     @property
     def address(self) -> int:

@@ -48,8 +48,8 @@ def covered_spans(task: int, spans: int) -> int:
 def guided(task: int, chosen: int, n_chosen: int, progress: int) -> None:
     """Search the patches numbered at ``chosen``, from ``progress[0]`` on.
 
-    ``progress`` is (patches done, hits, spans, hits wanted): it stops before a patch whose hits might
-    not fit, asking for more.
+    ``progress`` is (patches done, hits, spans, hits wanted): it stops at a patch whose hits do not fit,
+    asking for room for all it covers.
     """
     while word_at(progress, 0) < n_chosen:
         patch = word_at(chosen, word_at(progress, 0))
@@ -57,13 +57,12 @@ def guided(task: int, chosen: int, n_chosen: int, progress: int) -> None:
         spans = word_at(task, SPANS) + SPAN_BYTES * word_at(progress, 2)
         reach_everything(task, patch)
         n_spans = covered_spans(task, spans)
-        wanted = at + rows_covered(spans, n_spans)
-        if wanted > word_at(task, HIT_CAPACITY):
-            put_word(progress, 3, wanted)
-            return
         for i in range(n_spans):
             span = spans + SPAN_BYTES * i
             rows = (word_at(span, 0), word_at(span, 1), word_at(span, 2))
             at = scan_rows(task, patch, rows, at)
+        if at >= word_at(task, HIT_CAPACITY):
+            put_word(progress, 3, rows_covered(spans, n_spans) + 1)
+            return
         put_word(progress, 1, at)
         finish_patch(task, patch, progress, spans, n_spans)
