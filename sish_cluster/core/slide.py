@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 
 from sish_cluster.core.errors import BadLabels
@@ -17,6 +18,13 @@ NAMED_LABELS = ("patient", "site", "diagnosis", "institution")
 
 UNKNOWN = ""
 """Value of a label nobody gave."""
+
+
+_PATIENT_NAMES = (
+    re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?=-|$)", re.IGNORECASE),
+    re.compile(r"C3[LN]-\d{5}(?=-|$)", re.IGNORECASE),
+)
+"""Slide names that begin with their patient's: TCGA (to the third dash-field) and CPTAC."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,6 +94,24 @@ class Slide:
     def from_dict(cls, values: Mapping[str, object]) -> Slide:
         """Return the slide `to_dict` described."""
         return cls(**values)  # type: ignore[arg-type]
+
+
+def patient_of(name: str) -> str:
+    """Return the patient that a slide's name begins with, or ``""`` where names do not say.
+
+    Only the names of the two large public archives are read. A name of any other form says nothing: its
+    patient comes from a labels table, because a guess would let a patient's other slides into a search
+    that was to leave the patient out.
+
+    Examples
+    --------
+    >>> patient_of("TCGA-CR-7395-01A-01-TS1"), patient_of("C3N-02678-21"), patient_of("liver 3-b")
+    ('TCGA-CR-7395', 'C3N-02678', '')
+    """
+    for pattern in _PATIENT_NAMES:
+        if found := pattern.match(name):
+            return found.group()
+    return UNKNOWN
 
 
 def digest_of(*parts: bytes) -> str:

@@ -91,6 +91,7 @@ async def open_home_async(
     shard = await asyncio.to_thread(_opened_shard, folder)
     spec = ShardSpec(SHARD_NAME, address="")
     router = Router(Topology((spec,)), {SHARD_NAME: DirectShard(shard)})
+    router.start_janitor()
     return AsyncClient.over(router, settings=settings)
 
 

@@ -6,6 +6,7 @@ the code is the same, so the answers are.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -71,6 +72,7 @@ class Router:
         self._locks = SlideLocks()
         self._ingester = Ingester(topology, self._shards, self._locks)
         self.janitor = Janitor(topology, self._shards, self._ingester, self._locks, settings)
+        self._sweeping: asyncio.Task[None] | None = None
         self._clock = clock
         self._began_s = clock.now_s()
 
@@ -234,8 +236,17 @@ class Router:
         inner = self._inner(deadline)
         return await cluster_status(self.topology, self._shards, uptime_s=uptime_s, deadline=inner)
 
+    def start_janitor(self) -> None:
+        """Let the janitor sweep beside everything else until `close`; needs a running event loop."""
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().create_task(self.janitor.run())
+
     async def close(self) -> None:
-        """Release the connections to the shards."""
+        """End the janitor and release the connections to the shards."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
+            self._sweeping = None
         for shard in self._shards.values():
             await shard.close()
 

@@ -6,7 +6,6 @@ Deadlines, error statuses, health, reflection and draining are the wire's (`wire
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -242,12 +241,5 @@ def router_server(
         add_RouterServiceServicer_to_server(RouterService(router), server)  # type: ignore[no-untyped-call]
 
     server = Server(serving, [SERVICE], add_services)
-    sweeping = asyncio.get_running_loop().create_task(router.janitor.run())
-
-    async def close() -> None:
-        sweeping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeping
-        await router.close()
-
-    return server, close
+    router.start_janitor()
+    return server, router.close

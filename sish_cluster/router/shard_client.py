@@ -45,6 +45,7 @@ from sish_cluster.wire.sish.v1 import shard_pb2 as pb
 from sish_cluster.wire.sish.v1.shard_pb2_grpc import ShardServiceStub
 from sish_cluster.wire.status import error_from_bytes, error_from_rpc
 from sish_cluster.wire.values import (
+    SlideAssembler,
     pack_collection,
     pack_query,
     slide_parts,
@@ -99,6 +100,22 @@ class GrpcShard:
                 async for part in call:
                     assembler.add(part)
             return assembler.answer(len(query.patches))
+
+    async def encoded_slide(
+        self, collection: str, slide_id: str, *, deadline: Deadline
+    ) -> EncodedSlide | None:
+        """Return the shard's share of a committed slide as it was ingested; None when it has none."""
+        request = pb.EncodedSlideRequest(collection=collection, slide_id=slide_id)
+        assembler, found, is_whole = SlideAssembler(), None, True
+        with self._errors():
+            call = self._stub.EncodedSlide(request, timeout=self._timeout_s(deadline))
+            with _never_outlived(call):
+                async for response in call:
+                    found = assembler.add(response.part)
+                    is_whole = found is not None
+            if not is_whole:
+                raise BadMessage(f"slide {slide_id!r} ended before its last part: ask again")
+        return found
 
     async def ingest(
         self,
