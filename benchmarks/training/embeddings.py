@@ -23,6 +23,9 @@ from sish_cluster.encoder.training.views import ViewSettings, plain_views
 ATLAS_STEP_PX = 256.5
 """Distance of neighbouring atlas tiles in the px of their names."""
 
+GENTLE = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.04, "greyed": 0.0}
+"""Colours changed less than by default: a short training on twelve slides keeps what stain tells."""
+
 BLOCK = 64
 """Tiles embedded at a time."""
 
@@ -104,7 +107,7 @@ def backbone_row(kind: str, flags, folder: Path) -> dict:
     after = {side: log.latest(f"accuracy_{side}_px") for side in before}
     return {
         "what": kind,
-        "network": f"resnet{backbone.depth}",
+        "network": f"resnet{backbone.depth}, {flags.width} channels at first",
         "trained_on": f"{len(patches)} atlas tiles",
         "steps": task.n_steps,
         "batch": task.settings.batch,
@@ -120,9 +123,10 @@ def backbone_row(kind: str, flags, folder: Path) -> dict:
 
 
 def _task(kind, patches, flags):
-    views = ViewSettings(side_px=flags.view_px)
+    views = ViewSettings(side_px=flags.view_px, **GENTLE)
     passes = max(1, flags.steps // (len(patches) // flags.batch))
     same = {"batch": flags.batch, "passes": passes, "views": views, "rng_seed": flags.seed}
+    same["width"] = flags.width
     cpu = torch.device("cpu")
     if kind == "sslp":
         settings = SslpSettings(**same)

@@ -84,6 +84,9 @@ class ResNet(nn.Module):
     ----------
     depth
         18 (embeddings of 512) or 50 (2048).
+    width
+        Channels of the first stage; every published network has 64, fewer are for trials and give shorter
+        embeddings.
 
     Raises
     ------
@@ -96,16 +99,16 @@ class ResNet(nn.Module):
         Length of an embedding.
     """
 
-    def __init__(self, depth: int = 50) -> None:
+    def __init__(self, depth: int = 50, *, width: int = STEM_CHANNELS) -> None:
         super().__init__()
         if depth not in BLOCKS_OF_STAGES:
             raise BadRequest(f"a ResNet here is 18 or 50 layers deep; got {depth}", field="depth")
         self.depth = depth
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
-        widths = [STEM_CHANNELS << stage for stage in range(4)]
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        widths = [width << stage for stage in range(4)]
         expansion = EXPANSION if depth == 50 else 1
-        inputs = [STEM_CHANNELS, *(width * expansion for width in widths)]
+        inputs = [width, *(inner * expansion for inner in widths)]
         stages = [
             _stage(depth, inputs[i], widths[i], BLOCKS_OF_STAGES[depth][i], 1 if i == 0 else 2)
             for i in range(4)

@@ -44,6 +44,8 @@ class RetCclSettings:
 
     depth: int = 50
     """Layers of the ResNet (published: 50); 18 for trials on a CPU."""
+    width: int = 64
+    """Channels of the ResNet's first stage (published); fewer for trials."""
     dimensions: int = 128
     """Length of either head's embedding (published)."""
     queue: int = 65_536
@@ -125,7 +127,9 @@ class RetCclTask:
         self._device = device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.rng_seed)
-            query = ContrastiveNetwork(ResNet(settings.depth), dimensions=settings.dimensions)
+            query = ContrastiveNetwork(
+                ResNet(settings.depth, width=settings.width), dimensions=settings.dimensions
+            )
         self.query = placed(query, device)
         self.key = copy.deepcopy(self.query).requires_grad_(False)
         self.queue = KeyQueue(max(settings.batch, settings.queue), settings.dimensions).to(device)

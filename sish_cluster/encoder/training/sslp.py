@@ -37,6 +37,8 @@ class SslpSettings:
 
     depth: int = 18
     """Layers of the ResNet (published)."""
+    width: int = 64
+    """Channels of the ResNet's first stage (published); fewer for trials."""
     dimensions: int = 128
     """Length of an embedding (published)."""
     head: str = "linear"
@@ -110,7 +112,9 @@ class SslpTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.rng_seed)
             network = SpatialNetwork(
-                ResNet(settings.depth), dimensions=settings.dimensions, head=settings.head
+                ResNet(settings.depth, width=settings.width),
+                dimensions=settings.dimensions,
+                head=settings.head,
             )
         self.network = placed(network, device)
         self.bank = MemoryBank(
