@@ -10,6 +10,7 @@ are committed, is copied into each view. Labels are columns of small integers, s
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from sish_cluster.core.seams import SlideState
 from sish_cluster.core.slide import NAMED_LABELS, UNKNOWN, Slide
 from sish_cluster.shard import records
 from sish_cluster.shard.records import SlideRecord
+from sish_cluster.shard.scope import Passing
+from sish_cluster.shard.selections import FILTERS_KEPT, FilterKey, Selections, key_of_filter
 
 MOST_LABEL_VALUES = 1000
 """A label with more values than this is left out of a collection's description: it names things
@@ -109,10 +112,10 @@ class LabelColumn:
         """Return the value number of the first ``length`` ordinals."""
         return self._column.head(length)
 
-    def has_any(self, values: Iterable[str], length: int) -> Flags:
-        """Return which of the first ``length`` ordinals have one of ``values``."""
+    def has_any(self, values: Iterable[str], length: int, first: int = 0) -> Flags:
+        """Return which of the ordinals from ``first`` up to ``length`` have one of ``values``."""
         known = [self._number_of[value] for value in values if value in self._number_of]
-        return np.asarray(np.isin(self.numbers(length), known))
+        return np.asarray(np.isin(self.numbers(length)[first:], known))
 
 
 class Ledger:
@@ -126,6 +129,7 @@ class Ledger:
         self._is_committed = Column(np.bool_)
         self._committed: dict[str, int] = {}
         self._pending: dict[str, dict[str, int]] = {}
+        self._selections = Selections()
 
     @classmethod
     def restored(
@@ -228,6 +232,7 @@ class Ledger:
         """Return what readers may see from now on; cost one byte per ordinal."""
         n = len(self.entries)
         committed = np.array(self._is_committed.head(n), np.bool_)
+        committed.flags.writeable = False
         return LedgerView(
             entries=self.entries,
             labels=self.labels,
@@ -235,6 +240,7 @@ class Ledger:
             is_home=np.asarray(self._is_home.head(n), np.bool_),
             postings=np.asarray(self._postings.head(n), np.int64),
             n_pending=sum(map(len, self._pending.values())),
+            selections=self._selections,
         )
 
     def _forget_pending(self, record: SlideRecord) -> None:
@@ -258,6 +264,8 @@ class LedgerView:
         bool and int64 (n,), by ordinal.
     n_pending
         Pending versions.
+    selections
+        What filters select, kept from view to view.
     """
 
     entries: Sequence[Entry | None]
@@ -266,24 +274,53 @@ class LedgerView:
     is_home: Flags
     postings: npt.NDArray[np.int64]
     n_pending: int
+    selections: Selections
+    _eligible: dict[FilterKey, Flags] = dataclasses.field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.committed)
 
     def eligible(self, where: Filter) -> Flags:
-        """Return which ordinals are committed and pass the filter."""
-        flags = self.committed.copy()
-        for name, values in where.keep.items():
-            flags &= self._has_any(name, values)
-        for name, values in where.leave_out.items():
-            flags &= ~self._has_any(name, values)
+        """Return which ordinals are committed and pass the filter: a read-only array, kept."""
+        passing = self.passing(where)
+        if passing is None:
+            return self.committed
+        key = key_of_filter(where)
+        flags = self._eligible.get(key)
+        if flags is None:
+            flags = self.committed & passing.flags(len(self))
+            flags.flags.writeable = False
+            if len(self._eligible) >= FILTERS_KEPT:
+                self._eligible.clear()
+            flags = self._eligible.setdefault(key, flags)
         return flags
 
-    def _has_any(self, name: str, values: frozenset[str]) -> Flags:
+    def passing(self, where: Filter) -> Passing | None:
+        """Return which ordinals pass the filter, committed or not; None where the filter is empty."""
+        if not where:
+            return None
+        return self.selections.passing(
+            where, len(self), lambda first: self._passes(where, first), self.n_held
+        )
+
+    @functools.cached_property
+    def n_held(self) -> int:
+        """Postings of all ordinals, committed or not."""
+        return int(self.postings.sum())
+
+    def _passes(self, where: Filter, first: int) -> Flags:
+        flags = np.ones(len(self) - first, np.bool_)
+        for name, values in where.keep.items():
+            flags &= self._has_any(name, values, first)
+        for name, values in where.leave_out.items():
+            flags &= ~self._has_any(name, values, first)
+        return flags
+
+    def _has_any(self, name: str, values: frozenset[str], first: int = 0) -> Flags:
         column = self.labels.get(name)
         if column is None:
-            return np.full(len(self), UNKNOWN in values)
-        return column.has_any(values, len(self))
+            return np.full(len(self) - first, UNKNOWN in values)
+        return column.has_any(values, len(self), first)
 
     def label_counts(self, name: str, chosen: Flags) -> dict[str, int]:
         """Return value -> chosen slides; slides without the label are not counted."""
@@ -308,6 +345,11 @@ class LedgerView:
         entry = self.entries[ordinal]
         assert entry is not None, f"ordinal {ordinal} was released under a view"
         return entry
+
+    def committed_entry(self, slide_id: str) -> Entry | None:
+        """Return a slide's committed version, at home here or not."""
+        chosen = np.flatnonzero(self.committed & self._has_any("slide", frozenset({slide_id})))
+        return self.entry(int(chosen[0])) if len(chosen) else None
 
     def slide_ids_of(self, ordinals: Ordinals) -> list[str]:
         """Return the slide ids of ordinals."""
