@@ -24,14 +24,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from sish_cluster.core.code import Codes
 from sish_cluster.core.errors import Cancelled, EncoderUnavailable, SishError
-from sish_cluster.core.key import Keys
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.pipeline import (
     READING,
+    EncodedPatches,
     EncodeFailure,
     Encoder,
     EncoderDescription,
@@ -99,8 +98,8 @@ class EncoderActor:
 
         return self._encoder.encode_entry(entry, progress=note)
 
-    def encode_patches(self, pixels: Pixels) -> tuple[Keys, Codes]:
-        """Return the keys (n,) and codes (n, code_bytes) of patches."""
+    def encode_patches(self, pixels: Pixels) -> EncodedPatches:
+        """Return keys, codes and embeddings of patches."""
         return self._encoder.encode_patches(pixels)
 
     def stage(self) -> Stage:
@@ -132,10 +131,10 @@ class RayActor:
 
         return _settled(lambda: self._handle.encode.remote(entry, ticket), lost)
 
-    def encode_patches(self, pixels: Pixels) -> Future[tuple[Keys, Codes]]:
+    def encode_patches(self, pixels: Pixels) -> Future[EncodedPatches]:
         """Begin a batch of patches; the future fails with a `SishError` only."""
 
-        def lost(error: BaseException) -> tuple[Keys, Codes]:
+        def lost(error: BaseException) -> EncodedPatches:
             raise _as_sish_error("a patch", error) from error
 
         return _settled(lambda: self._handle.encode_patches.remote(pixels), lost)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sish_cluster.core.errors import BadLabels, BadSlide
 from sish_cluster.core.slide import NAMED_LABELS, Slide
+from sish_cluster.encoder.region import Region
 
 SLIDE_SUFFIXES = frozenset(
     [
@@ -80,6 +81,10 @@ class CatalogueEntry:
     slide: Slide
     mpp: float | None
     """Micrometres per level-0 px from the labels, or None."""
+    region: Region | None = None
+    """The part that is wanted; None for the slide's mosaic."""
+    digest: str = ""
+    """Hex digest of the file's content where somebody has read it already: it is not read twice for that."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

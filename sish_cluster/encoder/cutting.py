@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,11 +26,15 @@ from sish_cluster.core.seams import MosaicSelector, Pixels
 from sish_cluster.encoder.artifacts import ArtifactSettings, Flags, debris_patches, white_patches
 from sish_cluster.encoder.mosaic import TwoStageSelector, TwoStageSettings
 from sish_cluster.encoder.patching import Corners, patch_corners
+from sish_cluster.encoder.region import Region
 from sish_cluster.encoder.slide import SlideReader
 from sish_cluster.encoder.tissue import RESECTION, Tissue, TissueSettings, tissue_of
 
 THUMBNAIL_PX = 256
 """Side at which candidates are judged and compared, px (published)."""
+
+MAX_REGION_PATCHES = 200
+"""Patches of a region that are encoded without choosing: about as many as a large slide's mosaic."""
 
 BLOCK_PATCHES = 64
 """Candidates held as pixels at a time (12 MiB)."""
@@ -46,8 +51,14 @@ class MosaicSettings:
     """How tissue is found."""
     artifacts: ArtifactSettings = dataclasses.field(default_factory=ArtifactSettings)
     """What is dropped."""
+    selector: str = ""
+    """Who chooses, a name of `selectors.SELECTORS`; ``""`` for the profile's."""
+    patches_per_slide: int | None = None
+    """Most patches of a mosaic; None leaves the number to the selector."""
     selection: TwoStageSettings = dataclasses.field(default_factory=TwoStageSettings)
-    """How many patches are chosen, unless another selector is given."""
+    """How many patches the two-stage selectors take of each cluster."""
+    summary_model: Path | None = None
+    """Trained network of the ``wsisum`` selector."""
     field_um: float = PATCH_FIELD_UM
     """Side of a patch's field of view, um."""
     rng_seed: int = 0
@@ -90,13 +101,13 @@ class Mosaic:
     counts
         What became of the candidates.
     tissue
-        What the grid was laid over.
+        What the grid was laid over; None for a region.
     """
 
     corners: Corners
     side_px: int
     counts: MosaicCounts
-    tissue: Tissue
+    tissue: Tissue | None
 
     def __len__(self) -> int:
         return len(self.corners)
@@ -107,7 +118,7 @@ class Mosaic:
 
 
 @runtime_checkable
-class StreamingSelector(Protocol):
+class StreamingSelector(MosaicSelector, Protocol):
     """A selector that needs only a summary of each patch, never all pixels at once."""
 
     def summaries_of(self, thumbnails: Pixels) -> npt.NDArray[np.float32]:
@@ -154,20 +165,58 @@ def cut_mosaic(
     is dropped and `MosaicCounts.doubted` says so. Cost: one read of 256 px per candidate. A `StreamingSelector` takes 3 KiB per candidate, any
     other 192 KiB.
     """
-    selector = selector or TwoStageSelector(settings.selection)
     side_px = patch_side_px_of(reader.mpp, settings.field_um)
     tissue = tissue_of(reader, settings.tissue)
     grid = patch_corners(tissue, slide_size=reader.size, side_px=side_px)
-    sift = _Sift(selector, settings)
+    sift = _Sift(selector or TwoStageSelector(settings.selection), settings)
+    corners = _sifted(reader, grid, sift, side_px, progress)
+    counts = MosaicCounts(len(grid), sift.white, sift.artifacts, len(corners), sift.doubted)
+    return Mosaic(corners, side_px, counts, tissue)
+
+
+def cut_region(
+    reader: SlideReader,
+    region: Region,
+    settings: MosaicSettings = MosaicSettings(),
+    *,
+    progress: Progress | None = None,
+    selector: MosaicSelector | None = None,
+) -> Mosaic:
+    """Return the patches of a region: all of them up to `MAX_REGION_PATCHES`, else those chosen.
+
+    What a person outlined is taken as it is: glass and debris are dropped only where patches have to
+    be chosen.
+
+    Raises
+    ------
+    BadRequest
+        If the region lies outside the slide.
+    BadSlide
+        If the slide cannot be read, or all of a large region is glass.
+    """
+    side_px = patch_side_px_of(reader.mpp, settings.field_um)
+    grid = region.corners(slide_size=reader.size, side_px=side_px)
+    if len(grid) <= MAX_REGION_PATCHES:
+        return Mosaic(grid, side_px, MosaicCounts(len(grid), 0, 0, len(grid)), None)
+    chooser = selector or TwoStageSelector(settings.selection, patches=MAX_REGION_PATCHES)
+    sift = _Sift(chooser, settings)
+    corners = _sifted(reader, grid, sift, side_px, progress)
+    counts = MosaicCounts(len(grid), sift.white, sift.artifacts, len(corners), sift.doubted)
+    return Mosaic(corners, side_px, counts, None)
+
+
+def _sifted(
+    reader: SlideReader, grid: Corners, sift: _Sift, side_px: int, progress: Progress | None
+) -> Corners:
+    """Return the corners that are chosen from a grid, read in blocks by a few threads."""
+    settings = sift.settings
     with ThreadPoolExecutor(settings.readers, "sish-read") as pool:
         for start in range(0, len(grid), BLOCK_PATCHES):
             block = grid[start : start + BLOCK_PATCHES]
             sift.add(block, _thumbnails(reader, block, side_px, pool))
             if progress is not None:
                 progress(start + len(block), len(grid))
-    corners = sift.chosen(reader)
-    counts = MosaicCounts(len(grid), sift.white, sift.artifacts, len(corners), sift.doubted)
-    return Mosaic(corners, side_px, counts, tissue)
+    return sift.chosen(reader)
 
 
 class _Sift:
@@ -175,7 +224,7 @@ class _Sift:
 
     def __init__(self, selector: MosaicSelector, settings: MosaicSettings) -> None:
         self._selector = selector
-        self._settings = settings
+        self.settings = settings
         self._corners: list[Corners] = []
         self._summaries: list[npt.NDArray[np.float32]] = []
         self._pixels: list[Pixels] = []
@@ -186,7 +235,7 @@ class _Sift:
 
     def add(self, corners: Corners, thumbnails: Pixels) -> None:
         """Judge a block of candidates."""
-        bounds = self._settings.artifacts
+        bounds = self.settings.artifacts
         white = white_patches(thumbnails, bounds)
         self.white += int(white.sum())
         stained = thumbnails[~white]
@@ -205,12 +254,12 @@ class _Sift:
         if not any(map(len, self._corners)):
             raise BadSlide(
                 f"{reader.path}: all {self.white} patches on tissue were dropped as glass (more than"
-                f" {self._settings.artifacts.white_share:.0%} of each is white); leave the slide out,"
+                f" {self.settings.artifacts.white_share:.0%} of each is white); leave the slide out,"
                 " or keep them by a higher white_share"
             )
         clean = self._clean()
         corners = np.concatenate(self._corners)[clean]
-        rng_seed = self._settings.rng_seed
+        rng_seed = self.settings.rng_seed
         if isinstance(self._selector, StreamingSelector):
             summaries = np.concatenate(self._summaries)[clean]
             rows = self._selector.chosen_from(summaries, corners, rng_seed=rng_seed)

@@ -23,7 +23,7 @@ from sish_cluster.core.errors import SishError
 from sish_cluster.core.posting import EncodedSlide, PatchColumns
 from sish_cluster.core.slide import Slide, canonical_bytes, digest_of
 
-LAYOUT = 1
+LAYOUT = 2
 """Layout of an entry; another number is another name, so old entries are simply not found."""
 
 DIGEST_BYTES = 32
@@ -62,7 +62,9 @@ class EncodedStore:
         name = _name(digest, fingerprint, mosaic_digest, mpp)
         try:
             arrays = _unpacked((self.folder / name).read_bytes())
-            patches = PatchColumns.of(*(arrays[column] for column in _COLUMNS))
+            patches = PatchColumns.of(
+                *(arrays[column] for column in _COLUMNS), embeddings=arrays["embeddings"]
+            )
             sizes = arrays["sizes"]
             known = dataclasses.replace(
                 slide,
@@ -84,6 +86,7 @@ class EncodedStore:
         content = _packed(
             {
                 **dict(zip(_COLUMNS, columns, strict=True)),
+                "embeddings": patches.embeddings,
                 "sizes": np.array([slide.width_px, slide.height_px, slide.patch_side_px], np.int64),
                 "mpp": np.array(slide.mpp),
             }

@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
-from sish_cluster.core.code import Codes
-from sish_cluster.core.key import Keys
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
 from sish_cluster.encoder.actor import EncoderActor, Stage
 from sish_cluster.encoder.catalogue import CatalogueEntry
-from sish_cluster.encoder.pipeline import EncodeFailure, Encoder, EncoderDescription
+from sish_cluster.encoder.pipeline import EncodedPatches, EncodeFailure, Encoder, EncoderDescription
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
 
 Answer = TypeVar("Answer")
@@ -39,7 +37,7 @@ class LocalActor:
         actor = self._actor
         return _begun(lambda: actor.encode(entry, ticket))
 
-    def encode_patches(self, pixels: Pixels) -> Future[tuple[Keys, Codes]]:
+    def encode_patches(self, pixels: Pixels) -> Future[EncodedPatches]:
         """Begin a batch of patches."""
         actor = self._actor
         return _begun(lambda: actor.encode_patches(pixels))

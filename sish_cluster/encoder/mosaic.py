@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ COLOUR_BINS = 768
 """256 bins for each of red, green and blue (published)."""
 
 Histograms = npt.NDArray[np.float32]
-"""Colour histograms, shape (n, 768)."""
+"""Colour histograms, shape (n, 768); another first stage has summaries of other lengths."""
 
 Rows = npt.NDArray[np.int64]
 """Row numbers of patches, ascending."""
@@ -78,15 +79,27 @@ class TwoStageSelector:
     Parameters
     ----------
     settings
-        How many patches are chosen.
+        How many patches are chosen of each cluster.
+    patches
+        Most patches of a mosaic, shared among the clusters by their size; None goes by ``settings``.
+    summarise
+        What the first stage clusters: patches (n, side, side, 3) -> (n, d); colour histograms by default.
     """
 
-    def __init__(self, settings: TwoStageSettings = TwoStageSettings()) -> None:
+    def __init__(
+        self,
+        settings: TwoStageSettings = TwoStageSettings(),
+        *,
+        patches: int | None = None,
+        summarise: Callable[[Pixels], Histograms] | None = None,
+    ) -> None:
         self.settings = settings
+        self._patches = patches
+        self._summarise = summarise or colour_histograms
 
     def summaries_of(self, thumbnails: Pixels) -> Histograms:
         """Return what `chosen_from` needs of patches (n, side, side, 3): colour histograms (n, 768)."""
-        return colour_histograms(thumbnails)
+        return self._summarise(thumbnails)
 
     def chosen(
         self, thumbnails: Pixels, corners: npt.NDArray[np.integer], *, rng_seed: int
@@ -102,12 +115,12 @@ class TwoStageSelector:
         rng_seed
             Seed of both k-means stages.
         """
-        return self.chosen_from(colour_histograms(thumbnails), corners, rng_seed=rng_seed)
+        return self.chosen_from(self._summarise(thumbnails), corners, rng_seed=rng_seed)
 
     def chosen_from(
         self, histograms: Histograms, corners: npt.NDArray[np.integer], *, rng_seed: int
     ) -> Rows:
-        """Return the rows of the mosaic from colour histograms (n, 768), ascending."""
+        """Return the rows of the mosaic from summaries (n, d), ascending."""
         if not 1 <= len(histograms) == len(corners):
             raise BadRequest(
                 f"a mosaic is chosen from n >= 1 patches with n corners; got {len(histograms)}"
@@ -117,11 +130,35 @@ class TwoStageSelector:
         chosen: list[int] = []
         with threadpool_limits(limits=1):
             colours, _ = _clusters(histograms, self.settings.colour_clusters, rng_seed)
-            for colour in np.unique(colours):
+            _, sizes = np.unique(colours, return_counts=True)
+            counts = self._counts_of(sizes)
+            for colour, count in zip(np.unique(colours), counts, strict=True):
                 rows = np.flatnonzero(colours == colour)
-                count = self.settings.members_of(len(rows))
-                chosen += _spread(rows, places[rows], count, rng_seed)
+                if count:
+                    chosen += _spread(rows, places[rows], count, rng_seed)
         return np.array(sorted(chosen), np.int64)
+
+    def _counts_of(self, sizes: npt.NDArray[np.int64]) -> list[int]:
+        """Return the members of each cluster of some sizes."""
+        counts = [self.settings.members_of(int(size)) for size in sizes]
+        if self._patches is None or sum(counts) == self._patches:
+            return counts
+        return shares_of(sizes, min(self._patches, int(sizes.sum())))
+
+
+def shares_of(sizes: npt.NDArray[np.int64], total: int) -> list[int]:
+    """Return ``total`` shared among clusters by their size, the largest remainders rounded up.
+
+    Examples
+    --------
+    >>> shares_of(np.array([60, 30, 10]), 7)
+    [4, 2, 1]
+    """
+    quotas = sizes * total / sizes.sum()
+    shares = np.floor(quotas).astype(np.int64)
+    order = np.argsort(shares - quotas, kind="stable")
+    shares[order[: total - int(shares.sum())]] += 1
+    return [int(share) for share in shares]
 
 
 def colour_histograms(thumbnails: Pixels) -> Histograms:

@@ -1,7 +1,8 @@
-"""A slide's way through the encoder: open, cut the mosaic, read each patch once, key and code it.
+"""A slide's way through the encoder: open, cut the mosaic, read each patch once, key, embed and code it.
 
-`Encoder` holds both networks and does all of it in the calling thread. Whatever is wrong with one
-slide becomes an `EncodeFailure` and stops no other slide.
+`Encoder` holds both networks and does all of it in the calling thread. It always makes key, code and
+embedding; which of them a collection keeps is decided later (`sish_cluster.core`). Whatever is wrong
+with one slide becomes an `EncodeFailure` and stops no other slide.
 
 Source
 ------
@@ -14,22 +15,27 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from sish_cluster.core.code import Codes, code_bytes_of
+from sish_cluster.core.code import Codes, code_bytes_of, codes_of
+from sish_cluster.core.embedding import Embeddings, checked_embeddings
 from sish_cluster.core.errors import BadRequest, Internal, SishError
-from sish_cluster.core.key import Keys
+from sish_cluster.core.key import Keys, spread_keys
 from sish_cluster.core.posting import EncodedSlide, PatchColumns
 from sish_cluster.core.seams import Pixels
 from sish_cluster.core.slide import Slide
 from sish_cluster.encoder.catalogue import CatalogueEntry
-from sish_cluster.encoder.cutting import Mosaic, cut_mosaic
+from sish_cluster.encoder.cutting import MAX_REGION_PATCHES, Mosaic, cut_mosaic, cut_region
+from sish_cluster.encoder.embedder_file import FileEmbedder
+from sish_cluster.encoder.embedders import LoadedEmbedder, NetworkEmbedder
 from sish_cluster.encoder.fingerprint import fingerprint_of
 from sish_cluster.encoder.keying import KeyNetwork
-from sish_cluster.encoder.settings import EncoderSettings
+from sish_cluster.encoder.region import Region
+from sish_cluster.encoder.selectors import selector_of
+from sish_cluster.encoder.settings import EmbedderFileSettings, EncoderSettings
 from sish_cluster.encoder.slide import SlideReader, open_slide
-from sish_cluster.encoder.texture import IMAGENET_WEIGHTS, TextureNetwork
 
 READING, MOSAIC, ENCODING = "reading", "mosaic", "encoding"
 """Stages of a slide, in their order; ``done`` and ``total`` count patches, total 0 while unknown."""
@@ -61,6 +67,12 @@ class EncoderDescription:
         Bits of a texture code.
     key_weights, texture_weights
         Where each network's weights come from; says so when they are untrained.
+    dimensions
+        Numbers of an embedding.
+    has_keys
+        Whether a key network makes the keys; else they only spread postings over shards.
+    mosaic
+        Which selector chooses patches, where it is not the published one; stain normalisation too.
     """
 
     profile: str
@@ -68,9 +80,54 @@ class EncoderDescription:
     code_bits: int
     key_weights: str
     texture_weights: str
+    dimensions: int = 0
+    has_keys: bool = True
+    mosaic: str = ""
 
     def __str__(self) -> str:
-        return f"{self.profile}: keys {self.key_weights}, codes {self.texture_weights}"
+        more = f", {self.mosaic}" if self.mosaic else ""
+        return f"{self.profile}: keys {self.key_weights}, codes {self.texture_weights}{more}"
+
+
+class EncodedPatches(NamedTuple):
+    """Patches as columns of n rows."""
+
+    keys: Keys
+    """uint64 (n,); 0 where there is no key network."""
+    codes: Codes
+    """uint8 (n, code_bytes)."""
+    embeddings: Embeddings
+    """float16 (n, dimensions)."""
+
+
+def embedder_of(settings: EncoderSettings) -> LoadedEmbedder:
+    """Return the embedder that settings name, its weights read.
+
+    Raises
+    ------
+    BadRequest
+        If no embedder has that name, or a file that runs code is not trusted.
+    BadWeights
+        If its file does not fit.
+    """
+    if isinstance(settings.embedder, EmbedderFileSettings):
+        return FileEmbedder(
+            settings.embedder, side_px=settings.profile.side_px, device=settings.device
+        )
+    name = settings.embedder or settings.profile.embedder
+    return NetworkEmbedder(name, settings.weights, device=settings.device)
+
+
+def key_network_of(settings: EncoderSettings) -> KeyNetwork | None:
+    """Return the profile's key network, or None where it has none."""
+    if not settings.profile.key_network:
+        return None
+    return KeyNetwork(
+        settings.profile.key_network,
+        settings.key_weights,
+        codeword_order=settings.codeword_order,
+        device=settings.device,
+    )
 
 
 class Encoder:
@@ -89,22 +146,18 @@ class Encoder:
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
-        profile = settings.profile
-        self._keying = KeyNetwork(
-            profile.key_network,
-            settings.key_weights,
-            codeword_order=settings.codeword_order,
-            device=settings.device,
-        )
-        self._texture = TextureNetwork(
-            settings.texture_weights or IMAGENET_WEIGHTS, device=settings.device
-        )
+        self.keying = key_network_of(settings)
+        self.embedder = embedder_of(settings)
+        self._selector = selector_of(settings.cutting, self.embedder, device=settings.device)
         self.description = EncoderDescription(
-            profile.name,
-            fingerprint_of(profile, self._keying, self._texture),
-            self._texture.dimensions,
-            self._keying.description,
-            self._texture.description,
+            settings.profile.name,
+            fingerprint_of(settings.profile, self.keying, self.embedder, extras=settings.extras),
+            self.embedder.dimensions,
+            self.keying.description if self.keying else "none",
+            self.embedder.description,
+            self.embedder.dimensions,
+            self.keying is not None,
+            _told(settings),
         )
 
     @property
@@ -117,8 +170,8 @@ class Encoder:
         """Bits of a texture code."""
         return self.description.code_bits
 
-    def encode_patches(self, pixels: Pixels) -> tuple[Keys, Codes]:
-        """Return the keys (n,) and codes (n, code_bytes) of patches uint8 (n, side, side, 3).
+    def encode_patches(self, pixels: Pixels) -> EncodedPatches:
+        """Return keys, codes and embeddings of patches uint8 (n, side, side, 3).
 
         Raises
         ------
@@ -132,7 +185,13 @@ class Encoder:
                 f" found {pixels.shape}: resize them to its field of view",
                 field="pixels",
             )
-        return self._keying.keys_of(pixels), self._texture.codes_of(pixels)
+        embeddings = self.embedder.embeddings_of(pixels)
+        keys = (
+            np.zeros(len(pixels), np.uint64) if self.keying is None else self.keying.keys_of(pixels)
+        )
+        return EncodedPatches(
+            keys, codes_of(embeddings), checked_embeddings(embeddings, n=len(pixels))
+        )
 
     def encode_slide(
         self,
@@ -140,9 +199,11 @@ class Encoder:
         slide: Slide,
         *,
         mpp: float | None = None,
+        region: Region | None = None,
+        digest: str = "",
         progress: Progress | None = None,
     ) -> EncodedSlide:
-        """Return the encoded mosaic of a slide file.
+        """Return the encoded mosaic of a slide file, or the encoded patches of a region of it.
 
         Parameters
         ----------
@@ -152,6 +213,10 @@ class Encoder:
             Identity and labels; mpp, sizes and digest are filled in.
         mpp
             Used where the file states none.
+        region
+            Whose patches are wanted; None for the mosaic.
+        digest
+            Digest of the file's content where it is known; else it is read for that too.
         progress
             Told about every stage and patch; an error it raises stops the work.
 
@@ -163,11 +228,12 @@ class Encoder:
         tell = progress or _ignored
         tell(READING, 0, 0)
         with open_slide(path, mpp=mpp) as reader:
-            mosaic = cut_mosaic(
-                reader, self.settings.mosaic, progress=functools.partial(tell, MOSAIC)
-            )
+            mosaic = self._cut(reader, region, functools.partial(tell, MOSAIC))
             patches = self._encoded(reader, mosaic, tell)
-            known = _known(slide, reader, mosaic)
+            known = _known(slide, reader, mosaic, digest)
+        if self.keying is None:
+            keys = spread_keys(slide.slide_id, patches.numbers)
+            patches = dataclasses.replace(patches, keys=keys)
         return EncodedSlide.whole(known, patches, self.fingerprint)
 
     def encode_entry(
@@ -175,7 +241,14 @@ class Encoder:
     ) -> EncodedSlide | EncodeFailure:
         """Return the encoded slide of an entry, or its failure; never raises for a bad slide."""
         try:
-            return self.encode_slide(entry.path, entry.slide, mpp=entry.mpp, progress=progress)
+            return self.encode_slide(
+                entry.path,
+                entry.slide,
+                mpp=entry.mpp,
+                region=entry.region,
+                digest=entry.digest,
+                progress=progress,
+            )
         except SishError as error:
             return EncodeFailure(entry.slide.slide_id, entry.path, error)
         except Exception as error:
@@ -183,16 +256,31 @@ class Encoder:
                 entry.slide.slide_id, entry.path, unexpected(str(entry.path), error)
             )
 
+    def _cut(
+        self, reader: SlideReader, region: Region | None, tell: Callable[[int, int], None]
+    ) -> Mosaic:
+        settings = self.settings.cutting
+        if region is None:
+            return cut_mosaic(reader, settings, progress=tell, selector=self._selector)
+        most = min(settings.patches_per_slide or MAX_REGION_PATCHES, MAX_REGION_PATCHES)
+        chooser = selector_of(
+            dataclasses.replace(settings, patches_per_slide=most),
+            self.embedder,
+            device=self.settings.device,
+        )
+        return cut_region(reader, region, settings, progress=tell, selector=chooser)
+
     def _encoded(self, reader: SlideReader, mosaic: Mosaic, tell: Progress) -> PatchColumns:
         n = len(mosaic)
         keys = np.zeros(n, dtype=np.uint64)
         codes = np.zeros((n, code_bytes_of(self.code_bits)), dtype=np.uint8)
+        embeddings = np.zeros((n, self.embedder.dimensions), dtype=np.float16)
         for number in range(n):
             pixels = reader.region(mosaic.box(number), side_px=self.settings.profile.side_px)
-            key, code = self.encode_patches(pixels[None])
-            keys[number], codes[number] = key[0], code[0]
+            row = self.encode_patches(pixels[None])
+            keys[number], codes[number], embeddings[number] = (column[0] for column in row)
             tell(ENCODING, number + 1, n)
-        return PatchColumns.of(keys, codes, mosaic.corners)
+        return PatchColumns.of(keys, codes, mosaic.corners, embeddings=embeddings)
 
 
 def unexpected(what: str, error: BaseException) -> Internal:
@@ -214,14 +302,25 @@ def _described(settings: EncoderSettings) -> EncoderDescription:
     return Encoder(dataclasses.replace(settings, device="cpu")).description
 
 
-def _known(slide: Slide, reader: SlideReader, mosaic: Mosaic) -> Slide:
+def _told(settings: EncoderSettings) -> str:
+    """Return what differs from the default mosaic and reading, in words."""
+    mosaic = settings.cutting
+    parts = [f"stain {settings.stain}"] if settings.stain else []
+    if mosaic.selector != "sish":
+        parts.append(f"mosaic {mosaic.selector}")
+    if mosaic.patches_per_slide:
+        parts.append(f"at most {mosaic.patches_per_slide} patches a slide")
+    return ", ".join(parts)
+
+
+def _known(slide: Slide, reader: SlideReader, mosaic: Mosaic, digest: str) -> Slide:
     return dataclasses.replace(
         slide,
         mpp=reader.mpp,
         width_px=reader.size.width,
         height_px=reader.size.height,
         patch_side_px=mosaic.side_px,
-        digest=reader.digest,
+        digest=digest or reader.digest,
     )
 
 

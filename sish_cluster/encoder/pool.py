@@ -15,16 +15,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Protocol
 
-from sish_cluster.core.code import Codes
 from sish_cluster.core.errors import EncoderUnavailable, SishError
-from sish_cluster.core.key import Keys
+from sish_cluster.core.key import spread_keys
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
+from sish_cluster.core.slide import digest_of
 from sish_cluster.encoder.actor import Stage, ray_actors
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoded_store import EncodedStore
 from sish_cluster.encoder.local_actor import local_actors
-from sish_cluster.encoder.pipeline import EncodeFailure, EncoderDescription, description_of
+from sish_cluster.encoder.pipeline import (
+    EncodedPatches,
+    EncodeFailure,
+    EncoderDescription,
+    description_of,
+)
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
 from sish_cluster.encoder.slide import open_slide
 
@@ -51,7 +56,7 @@ class Actor(Protocol):
     def encode(self, entry: CatalogueEntry, ticket: str) -> Future[Outcome]:
         """Begin a slide."""
 
-    def encode_patches(self, pixels: Pixels) -> Future[tuple[Keys, Codes]]:
+    def encode_patches(self, pixels: Pixels) -> Future[EncodedPatches]:
         """Begin a batch of patches."""
 
     def stage(self) -> Stage | None:
@@ -127,7 +132,7 @@ def encode_all(
     with contextlib.ExitStack() as stack:
         queue: _Queue | None = None
         for entry in entries:
-            outcome = _stored(entry, settings, cache) if cache else None
+            entry, outcome = _looked_up(entry, settings, cache)  # noqa: PLW2901 - with its digest
             if outcome is not None:
                 n = len(outcome.patches) if isinstance(outcome, EncodedSlide) else 0
                 tell(SlideProgress(entry.slide.slide_id, STORED, n, n))
@@ -220,21 +225,47 @@ def _stalled(job: _Job, timeout_s: float) -> EncodeFailure:
     return EncodeFailure(job.entry.slide.slide_id, job.entry.path, error)
 
 
-def _stored(
-    entry: CatalogueEntry, settings: EncoderSettings, cache: EncodedStore
-) -> Outcome | None:
-    """Return what the store has of an entry, a failure when the file cannot be opened, or None."""
+def _looked_up(
+    entry: CatalogueEntry, settings: EncoderSettings, cache: EncodedStore | None
+) -> tuple[CatalogueEntry, Outcome | None]:
+    """Return an entry, its content's digest known, with what the store has of it.
+
+    The outcome is a failure when the file cannot be opened, None when it is to be encoded.
+    """
+    if cache is None:
+        return entry, None
     try:
         with open_slide(entry.path, mpp=entry.mpp) as reader:
-            return cache.found(
-                entry.slide,
-                digest=reader.digest,
-                fingerprint=description_of(settings).fingerprint,
-                mosaic_digest=settings.mosaic_digest,
-                mpp=entry.mpp,
-            )
+            entry = dataclasses.replace(entry, digest=reader.digest)
     except SishError as error:
-        return EncodeFailure(entry.slide.slide_id, entry.path, error)
+        return entry, EncodeFailure(entry.slide.slide_id, entry.path, error)
+    return entry, _stored(entry, settings, cache)
+
+
+def _stored(
+    entry: CatalogueEntry, settings: EncoderSettings, cache: EncodedStore
+) -> EncodedSlide | None:
+    """Return what the store has of an entry whose digest is known, or None."""
+    found = cache.found(
+        entry.slide,
+        digest=entry.digest,
+        fingerprint=description_of(settings).fingerprint,
+        mosaic_digest=_chosen_digest(entry, settings),
+        mpp=entry.mpp,
+    )
+    if found is None or settings.profile.key_network:
+        return found
+    # Keys that only spread postings follow the slide's name, which the store does not keep.
+    keys = spread_keys(entry.slide.slide_id, found.patches.numbers)
+    patches = dataclasses.replace(found.patches, keys=keys)
+    return EncodedSlide.whole(found.slide, patches, found.fingerprint)
+
+
+def _chosen_digest(entry: CatalogueEntry, settings: EncoderSettings) -> str:
+    """Return the digest of what decides which patches of an entry are encoded."""
+    if entry.region is None:
+        return settings.mosaic_digest
+    return digest_of(settings.mosaic_digest.encode(), entry.region.digest.encode())
 
 
 def _kept(
@@ -245,7 +276,7 @@ def _kept(
     """Yield outcomes, having stored the encoded ones."""
     for entry, outcome in ready:
         if cache is not None and isinstance(outcome, EncodedSlide):
-            cache.put(outcome, mosaic_digest=settings.mosaic_digest, mpp=entry.mpp)
+            cache.put(outcome, mosaic_digest=_chosen_digest(entry, settings), mpp=entry.mpp)
         yield outcome
 
 

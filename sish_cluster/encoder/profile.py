@@ -1,12 +1,15 @@
-"""Encoder profiles: how many pixels the networks see of a patch's one field of view.
+"""Encoder profiles: what a patch covers, how many pixels the networks see of it, and which networks.
 
-A patch always covers 512 um (1024 px at 0.5 mpp, as published). The ``published`` profile shows both
-networks all 1024 pixels a side; ``compact`` shows 512 and uses a smaller key network, which is about
-ten times cheaper and is what a machine without a GPU runs. A profile is part of the fingerprint.
+SISH's patches cover 512 um (1024 px at 0.5 mpp). The ``published`` profile shows both networks all 1024
+pixels a side; ``compact`` shows 512 and uses a smaller key network, which is about ten times cheaper.
+``retccl`` is another method: 256 um at 1.0 mpp, one network, no keys. A profile is part of the fingerprint,
+so the default is the same on every machine: were it to follow the GPU, a slide encoded on one machine could
+not be searched from the next.
 
 Source
 ------
-SISH, Methods (field of view, 1024 px); the compact profile is ours.
+SISH, Methods (field of view, 1024 px); RetCCL, "Implementation details" (256 px at 1.0 mpp); the compact
+profile is ours.
 """
 
 from __future__ import annotations
@@ -24,24 +27,30 @@ class Profile:
     Parameters
     ----------
     name
-        ``compact`` or ``published``.
+        ``compact``, ``published``, ``retccl``, or ``own`` for an embedder of one's own.
     side_px
         Pixels a side given to both networks.
     key_network
-        Name of the VQ-VAE size.
-    texture_network
-        Name of the texture network.
+        Name of the VQ-VAE size; ``""`` for no keys: postings are then only spread over shards.
+    embedder
+        Name of the network that embeds, unless another is asked for.
+    field_um
+        Side of a patch's field of view, um.
+    selector
+        How a mosaic is chosen, unless said otherwise.
     """
 
     name: str
     side_px: int
     key_network: str
-    texture_network: str = "densenet121"
+    embedder: str = "densenet121"
+    field_um: float = PATCH_FIELD_UM
+    selector: str = "sish"
 
     @property
     def mpp(self) -> float:
         """Micrometres per pixel as the networks see it."""
-        return PATCH_FIELD_UM / self.side_px
+        return self.field_um / self.side_px
 
 
 PUBLISHED = Profile("published", 1024, "vqvae-large")
@@ -50,7 +59,10 @@ PUBLISHED = Profile("published", 1024, "vqvae-large")
 COMPACT = Profile("compact", 512, "vqvae-compact")
 """512 px at 1.0 mpp; about 0.45 s a patch on one CPU core."""
 
-PROFILES = {profile.name: profile for profile in (PUBLISHED, COMPACT)}
+RETCCL = Profile("retccl", 256, "", embedder="retccl", field_um=256.0, selector="retccl")
+"""256 px at 1.0 mpp through the CCL ResNet-50, mosaics by its features, no keys."""
+
+PROFILES = {profile.name: profile for profile in (PUBLISHED, COMPACT, RETCCL)}
 """Every profile by name."""
 
 
@@ -75,6 +87,17 @@ def profile_of(name: str) -> Profile:
     return PROFILES[name]
 
 
-def default_profile(*, has_gpu: bool = False) -> Profile:
-    """Return the profile a machine runs unless told otherwise: compact without a GPU."""
-    return PUBLISHED if has_gpu else COMPACT
+def own_profile(*, side_px: int, mpp: float) -> Profile:
+    """Return the profile of an embedder of one's own: its input's side, px, and um per px; no keys.
+
+    Raises
+    ------
+    BadRequest
+        If a number is out of bounds.
+    """
+    if not 16 <= side_px <= 4096 or not 0.05 <= mpp <= 20:
+        raise BadRequest(
+            f"an embedder sees 16..4096 px a side at 0.05..20 um per px; got {side_px} and {mpp}",
+            field="embedder",
+        )
+    return Profile("own", side_px, "", embedder="", field_um=side_px * mpp)

@@ -16,8 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from sish_cluster.core.errors import BadRequest, BadSlide, NotPermitted
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.encoder.actor import Stage
@@ -26,6 +24,7 @@ from sish_cluster.encoder.desk import Desk, Loan
 from sish_cluster.encoder.patch_image import pixels_of
 from sish_cluster.encoder.pipeline import description_of
 from sish_cluster.encoder.pool import Actor
+from sish_cluster.encoder.region import parsed_region
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings, ServiceSettings
 from sish_cluster.wire.serving import Server, ServingSettings
 from sish_cluster.wire.sish.v1 import encoder_pb2 as pb
@@ -79,6 +78,9 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         outcome = loan.answer()
         if not isinstance(outcome, EncodedSlide):
             raise outcome.error
+        if not request.wants_embeddings:
+            patches = outcome.patches.without_embeddings()
+            outcome = EncodedSlide.whole(outcome.slide, patches, outcome.fingerprint)
         for part in slide_parts(outcome):
             yield pb.EncodeSlideResponse(slide=part)
 
@@ -122,6 +124,9 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             queued=self._desk.n_waiting,
             uptime_s=time.monotonic() - self._started_s,
             version=metadata.version("sish-cluster"),
+            dimensions=found.dimensions,
+            lacks_keys=not found.has_keys,
+            mosaic=found.mosaic,
         )
 
     def _entry_of(self, request: pb.EncodeSlideRequest) -> CatalogueEntry:
@@ -129,7 +134,8 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         if not request.slide.slide_id:
             raise BadRequest("slide.slide_id is empty: name the slide", field="slide.slide_id")
         slide = unpack_slide(request.slide)
-        return CatalogueEntry(path, slide, slide.mpp or None)
+        region = parsed_region(request.region, source="region") if request.region else None
+        return CatalogueEntry(path, slide, slide.mpp or None, region)
 
     async def _patch(self, image: bytes) -> pb.EncodePatchesResponse:
         side_px = self._settings.profile.side_px
@@ -140,8 +146,12 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             await loan.awaited()
         finally:
             loan.abandon("")
-        keys, codes = loan.answer()
-        return pb.EncodePatchesResponse(key=int(keys[0]), code=np.asarray(codes[0]).tobytes())
+        patch = loan.answer()
+        return pb.EncodePatchesResponse(
+            key=int(patch.keys[0]),
+            code=patch.codes[0].tobytes(),
+            embedding=patch.embeddings[0].astype("<f2").tobytes(),
+        )
 
     def _begun(self, actor: Actor, begin: Callable[[], Future[Answer]]) -> Loan[Answer]:
         """Begin a job; the actor goes back when it cannot even be begun."""

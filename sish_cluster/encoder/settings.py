@@ -13,28 +13,68 @@ from sish_cluster.encoder.profile import COMPACT, Profile
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class EmbedderFileSettings:
+    """An embedder of one's own: a TorchScript or torch.export file, and what it expects."""
+
+    path: Path
+    """The file: ``.pt2`` for torch.export, anything else TorchScript."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from pixels scaled to 0..1; ImageNet's unless said otherwise."""
+    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divided by after that; ImageNet's unless said otherwise."""
+    trusts_code: bool = False
+    """Whether code in the file may run: TorchScript files are programs."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class EncoderSettings:
     """Everything that decides what an encoded slide is."""
 
     profile: Profile = COMPACT
     """Networks and the pixels they see; compact, because most machines have no GPU."""
+    embedder: str | EmbedderFileSettings = ""
+    """The network of codes and embeddings: a name, ``""`` for the profile's, or a file of one's own."""
+    weights: Path | None = None
+    """Weights of that network; None for those that ship with the project or an installed package."""
     mosaic: MosaicSettings = dataclasses.field(default_factory=MosaicSettings)
-    """Which patches stand for a slide; no part of the fingerprint."""
+    """Which patches stand for a slide; of this only selector and count are in the fingerprint."""
+    stain: str = ""
+    """Stain normalisation of every patch: ``macenko``, ``reinhard``, or ``""`` for none."""
     key_weights: Path | None = None
     """Weights of the key network; None for the untrained seeded initialisation."""
     codeword_order: Path | None = None
     """A ``codebook_semantic.pt``; None for the order stored with, or computed from, the codebook."""
-    texture_weights: Path | None = None
-    """Weights of the texture network; None for those that ship with the project."""
     device: str = "auto"
     """``cpu``, ``cuda``, or ``auto``: a GPU where torch sees one."""
 
     @property
+    def cutting(self) -> MosaicSettings:
+        """The mosaic's settings with the profile's field of view, and its selector where none is named."""
+        return dataclasses.replace(
+            self.mosaic,
+            field_um=self.profile.field_um,
+            selector=self.mosaic.selector or self.profile.selector,
+        )
+
+    @property
     def mosaic_digest(self) -> str:
         """Hex digest of what decides which patches are chosen."""
-        values = dataclasses.asdict(self.mosaic)
+        values = dataclasses.asdict(self.cutting)
         values.pop("readers")
+        model = values.pop("summary_model")
+        values["summary_model"] = None if model is None else digest_of(model.read_bytes())
         return digest_of(canonical_bytes(values))
+
+    @property
+    def extras(self) -> dict[str, object]:
+        """What the fingerprint holds beside profile and networks: only what differs from the defaults."""
+        mosaic = self.cutting
+        found: dict[str, object] = {}
+        if self.stain:
+            found["stain"] = self.stain
+        if mosaic.selector != "sish" or mosaic.patches_per_slide:
+            found["mosaic"] = {"selector": mosaic.selector, "patches": mosaic.patches_per_slide}
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

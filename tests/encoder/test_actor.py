@@ -150,8 +150,8 @@ def test_a_slide_that_makes_no_progress_is_given_up_and_the_next_one_runs(
 
 def test_patches_through_an_actor_are_those_of_the_encoder(encoder, patches):
     actor = LocalActor(encoder.settings, encoder)
-    keys, codes = actor.encode_patches(patches[:1]).result(timeout=60)
-    plain_keys, plain_codes = encoder.encode_patches(patches[:1])
+    keys, codes, _ = actor.encode_patches(patches[:1]).result(timeout=60)
+    plain_keys, plain_codes, _ = encoder.encode_patches(patches[:1])
     assert keys.tolist() == plain_keys.tolist()
     assert codes.tobytes() == plain_codes.tobytes()
 

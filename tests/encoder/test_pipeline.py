@@ -35,10 +35,11 @@ def test_each_row_is_the_key_and_code_of_the_patch_at_its_corner(encoded, encode
         mosaic = cut_mosaic(reader, encoder.settings.mosaic)
         last = len(mosaic) - 1
         pixels = reader.region(mosaic.box(last), side_px=512)
-    keys, codes = encoder.encode_patches(pixels[None])
+    keys, codes, embeddings = encoder.encode_patches(pixels[None])
     assert np.array_equal(encoded.patches.corners, mosaic.corners)
     assert encoded.patches.keys[last] == keys[0]
     assert np.array_equal(encoded.patches.codes[last], codes[0])
+    assert np.array_equal(encoded.patches.embeddings[last], embeddings[0])
 
 
 def test_progress_tells_every_stage_and_every_patch(encoder, tmp_path):
@@ -109,7 +110,7 @@ def test_a_stored_slide_comes_back_under_the_callers_labels(encoded, tmp_path):
     assert found.slide == dataclasses.replace(
         encoded.slide, patient="", site="colon", diagnosis="", labels={}
     )
-    for column in ("keys", "codes", "corners", "numbers"):
+    for column in ("keys", "codes", "corners", "numbers", "embeddings"):
         assert np.array_equal(getattr(found.patches, column), getattr(encoded.patches, column))
 
 

@@ -73,9 +73,13 @@ def png(pixels):
 async def test_a_slide_by_path_streams_progress_then_the_slide(encoder, glands, drawn_folder):
     async with service(encoder, drawn_folder) as stub:
         request = pb.EncodeSlideRequest(path="glands.tif", slide=pack_slide(glands.slide))
-        progress, slide = await answered(stub.EncodeSlide(request, timeout=PATIENT_S))
+        progress, codes_alone = await answered(stub.EncodeSlide(request, timeout=PATIENT_S))
+        request.wants_embeddings = True
+        _, slide = await answered(stub.EncodeSlide(request, timeout=PATIENT_S))
     plain = encoder.encode_slide(glands.path, glands.slide)
     assert slide.version == plain.version
+    assert codes_alone.patches.dimensions == 0
+    assert np.array_equal(codes_alone.patches.codes, plain.patches.codes)
     assert progress[0] == ("reading", 0)
     assert any(stage == "encoding" for stage, _ in progress)
 
@@ -115,13 +119,14 @@ def test_links_inside_the_folder_are_followed_and_missing_files_are_bad_slides(t
 
 
 async def test_patches_are_answered_in_order_while_the_stream_is_open(encoder, patches):
-    keys, codes = encoder.encode_patches(patches)
+    keys, codes, embeddings = encoder.encode_patches(patches)
     async with service(encoder, None, n_actors=2) as stub:
         call = stub.EncodePatches(timeout=PATIENT_S)
-        for patch, key, code in zip(patches, keys, codes, strict=True):
+        for patch, key, code, embedding in zip(patches, keys, codes, embeddings, strict=True):
             await call.write(pb.EncodePatchesRequest(image=png(patch)))
             answer = await call.read()
             assert (answer.key, answer.code) == (int(key), code.tobytes())
+            assert answer.embedding == embedding.astype("<f2").tobytes()
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
 

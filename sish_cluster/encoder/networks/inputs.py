@@ -55,6 +55,9 @@ SYMMETRIC = Normalisation("symmetric", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = Normalisation("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """ImageNet's means and deviations: what the texture network was trained on."""
 
+LITE = Normalisation("lite", (127 / 255,) * 3, (128 / 255,) * 3)
+"""(x - 127) / 128: what TensorFlow's Lite networks were trained on."""
+
 
 def checked_patches(patches: Pixels, *, multiple_of: int = 1) -> Pixels:
     """Return patches, or raise `BadRequest` unless they are uint8 (n, side, side, 3)."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sish_cluster.wire.sish.v1 import common_pb2 as sish_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15sish/v1/encoder.proto\x12\x07sish.v1\x1a\x14sish/v1/common.proto\"A\n\x12\x45ncodeSlideRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x1d\n\x05slide\x18\x02 \x01(\x0b\x32\x0e.sish.v1.Slide\"<\n\x0e\x45ncodeProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\r\x12\r\n\x05total\x18\x03 \x01(\r\"v\n\x13\x45ncodeSlideResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.sish.v1.EncodeProgressH\x00\x12*\n\x05slide\x18\x02 \x01(\x0b\x32\x19.sish.v1.EncodedSlidePartH\x00\x42\x06\n\x04part\"%\n\x14\x45ncodePatchesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\"2\n\x15\x45ncodePatchesResponse\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x0c\"\x18\n\x16\x44\x65scribeEncoderRequest\"\xc3\x01\n\x17\x44\x65scribeEncoderResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x11\n\tcode_bits\x18\x03 \x01(\r\x12\x13\n\x0bkey_weights\x18\x04 \x01(\t\x12\x17\n\x0ftexture_weights\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tors\x18\x06 \x01(\r\x12\x0e\n\x06queued\x18\x07 \x01(\r\x12\x10\n\x08uptime_s\x18\x08 \x01(\x01\x12\x0f\n\x07version\x18\t \x01(\t2\x86\x02\n\x0e\x45ncoderService\x12J\n\x0b\x45ncodeSlide\x12\x1b.sish.v1.EncodeSlideRequest\x1a\x1c.sish.v1.EncodeSlideResponse0\x01\x12R\n\rEncodePatches\x12\x1d.sish.v1.EncodePatchesRequest\x1a\x1e.sish.v1.EncodePatchesResponse(\x01\x30\x01\x12T\n\x0f\x44\x65scribeEncoder\x12\x1f.sish.v1.DescribeEncoderRequest\x1a .sish.v1.DescribeEncoderResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15sish/v1/encoder.proto\x12\x07sish.v1\x1a\x14sish/v1/common.proto\"k\n\x12\x45ncodeSlideRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x1d\n\x05slide\x18\x02 \x01(\x0b\x32\x0e.sish.v1.Slide\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x18\n\x10wants_embeddings\x18\x04 \x01(\x08\"<\n\x0e\x45ncodeProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\r\x12\r\n\x05total\x18\x03 \x01(\r\"v\n\x13\x45ncodeSlideResponse\x12+\n\x08progress\x18\x01 \x01(\x0b\x32\x17.sish.v1.EncodeProgressH\x00\x12*\n\x05slide\x18\x02 \x01(\x0b\x32\x19.sish.v1.EncodedSlidePartH\x00\x42\x06\n\x04part\"%\n\x14\x45ncodePatchesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\"E\n\x15\x45ncodePatchesResponse\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x0c\x12\x11\n\tembedding\x18\x03 \x01(\x0c\"\x18\n\x16\x44\x65scribeEncoderRequest\"\xfb\x01\n\x17\x44\x65scribeEncoderResponse\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x11\n\tcode_bits\x18\x03 \x01(\r\x12\x13\n\x0bkey_weights\x18\x04 \x01(\t\x12\x17\n\x0ftexture_weights\x18\x05 \x01(\t\x12\x0e\n\x06\x61\x63tors\x18\x06 \x01(\r\x12\x0e\n\x06queued\x18\x07 \x01(\r\x12\x10\n\x08uptime_s\x18\x08 \x01(\x01\x12\x0f\n\x07version\x18\t \x01(\t\x12\x12\n\ndimensions\x18\n \x01(\r\x12\x12\n\nlacks_keys\x18\x0b \x01(\x08\x12\x0e\n\x06mosaic\x18\x0c \x01(\t2\x86\x02\n\x0e\x45ncoderService\x12J\n\x0b\x45ncodeSlide\x12\x1b.sish.v1.EncodeSlideRequest\x1a\x1c.sish.v1.EncodeSlideResponse0\x01\x12R\n\rEncodePatches\x12\x1d.sish.v1.EncodePatchesRequest\x1a\x1e.sish.v1.EncodePatchesResponse(\x01\x30\x01\x12T\n\x0f\x44\x65scribeEncoder\x12\x1f.sish.v1.DescribeEncoderRequest\x1a .sish.v1.DescribeEncoderResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sish.v1.encoder_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENCODESLIDEREQUEST']._serialized_start=56
-  _globals['_ENCODESLIDEREQUEST']._serialized_end=121
-  _globals['_ENCODEPROGRESS']._serialized_start=123
-  _globals['_ENCODEPROGRESS']._serialized_end=183
-  _globals['_ENCODESLIDERESPONSE']._serialized_start=185
-  _globals['_ENCODESLIDERESPONSE']._serialized_end=303
-  _globals['_ENCODEPATCHESREQUEST']._serialized_start=305
-  _globals['_ENCODEPATCHESREQUEST']._serialized_end=342
-  _globals['_ENCODEPATCHESRESPONSE']._serialized_start=344
-  _globals['_ENCODEPATCHESRESPONSE']._serialized_end=394
-  _globals['_DESCRIBEENCODERREQUEST']._serialized_start=396
-  _globals['_DESCRIBEENCODERREQUEST']._serialized_end=420
-  _globals['_DESCRIBEENCODERRESPONSE']._serialized_start=423
-  _globals['_DESCRIBEENCODERRESPONSE']._serialized_end=618
-  _globals['_ENCODERSERVICE']._serialized_start=621
-  _globals['_ENCODERSERVICE']._serialized_end=883
+  _globals['_ENCODESLIDEREQUEST']._serialized_end=163
+  _globals['_ENCODEPROGRESS']._serialized_start=165
+  _globals['_ENCODEPROGRESS']._serialized_end=225
+  _globals['_ENCODESLIDERESPONSE']._serialized_start=227
+  _globals['_ENCODESLIDERESPONSE']._serialized_end=345
+  _globals['_ENCODEPATCHESREQUEST']._serialized_start=347
+  _globals['_ENCODEPATCHESREQUEST']._serialized_end=384
+  _globals['_ENCODEPATCHESRESPONSE']._serialized_start=386
+  _globals['_ENCODEPATCHESRESPONSE']._serialized_end=455
+  _globals['_DESCRIBEENCODERREQUEST']._serialized_start=457
+  _globals['_DESCRIBEENCODERREQUEST']._serialized_end=481
+  _globals['_DESCRIBEENCODERRESPONSE']._serialized_start=484
+  _globals['_DESCRIBEENCODERRESPONSE']._serialized_end=735
+  _globals['_ENCODERSERVICE']._serialized_start=738
+  _globals['_ENCODERSERVICE']._serialized_end=1000
 # @@protoc_insertion_point(module_scope)

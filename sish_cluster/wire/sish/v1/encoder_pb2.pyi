@@ -6,12 +6,16 @@ from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Opti
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EncodeSlideRequest(_message.Message):
-    __slots__ = ("path", "slide")
+    __slots__ = ("path", "slide", "region", "wants_embeddings")
     PATH_FIELD_NUMBER: _ClassVar[int]
     SLIDE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    WANTS_EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
     path: str
     slide: _common_pb2.Slide
-    def __init__(self, path: _Optional[str] = ..., slide: _Optional[_Union[_common_pb2.Slide, _Mapping]] = ...) -> None: ...
+    region: str
+    wants_embeddings: bool
+    def __init__(self, path: _Optional[str] = ..., slide: _Optional[_Union[_common_pb2.Slide, _Mapping]] = ..., region: _Optional[str] = ..., wants_embeddings: bool = ...) -> None: ...
 
 class EncodeProgress(_message.Message):
     __slots__ = ("stage", "done", "total")
@@ -38,19 +42,21 @@ class EncodePatchesRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ...) -> None: ...
 
 class EncodePatchesResponse(_message.Message):
-    __slots__ = ("key", "code")
+    __slots__ = ("key", "code", "embedding")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     key: int
     code: bytes
-    def __init__(self, key: _Optional[int] = ..., code: _Optional[bytes] = ...) -> None: ...
+    embedding: bytes
+    def __init__(self, key: _Optional[int] = ..., code: _Optional[bytes] = ..., embedding: _Optional[bytes] = ...) -> None: ...
 
 class DescribeEncoderRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class DescribeEncoderResponse(_message.Message):
-    __slots__ = ("profile", "fingerprint", "code_bits", "key_weights", "texture_weights", "actors", "queued", "uptime_s", "version")
+    __slots__ = ("profile", "fingerprint", "code_bits", "key_weights", "texture_weights", "actors", "queued", "uptime_s", "version", "dimensions", "lacks_keys", "mosaic")
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     CODE_BITS_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +66,9 @@ class DescribeEncoderResponse(_message.Message):
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    LACKS_KEYS_FIELD_NUMBER: _ClassVar[int]
+    MOSAIC_FIELD_NUMBER: _ClassVar[int]
     profile: str
     fingerprint: str
     code_bits: int
@@ -69,4 +78,7 @@ class DescribeEncoderResponse(_message.Message):
     queued: int
     uptime_s: float
     version: str
-    def __init__(self, profile: _Optional[str] = ..., fingerprint: _Optional[str] = ..., code_bits: _Optional[int] = ..., key_weights: _Optional[str] = ..., texture_weights: _Optional[str] = ..., actors: _Optional[int] = ..., queued: _Optional[int] = ..., uptime_s: _Optional[float] = ..., version: _Optional[str] = ...) -> None: ...
+    dimensions: int
+    lacks_keys: bool
+    mosaic: str
+    def __init__(self, profile: _Optional[str] = ..., fingerprint: _Optional[str] = ..., code_bits: _Optional[int] = ..., key_weights: _Optional[str] = ..., texture_weights: _Optional[str] = ..., actors: _Optional[int] = ..., queued: _Optional[int] = ..., uptime_s: _Optional[float] = ..., version: _Optional[str] = ..., dimensions: _Optional[int] = ..., lacks_keys: bool = ..., mosaic: _Optional[str] = ...) -> None: ...
