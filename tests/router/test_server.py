@@ -234,3 +234,20 @@ def test_check_topology_refuses_a_wrong_file(tmp_path):
     file.write_text("shards = 3")
     with pytest.raises(BadTopology, match=r"'shards' must be a list; found 3"):
         CliRunner().invoke(router_command, ["check-topology", str(file)], catch_exceptions=False)
+
+
+async def test_patch_searches_and_slides_come_back_over_the_wire(model, router):
+    slide = model.slide_of("s1", [(5, 1), (105, 2)], site="lung", diagnosis="d")
+    async with called(router) as calls:
+        await calls.ingest("demo", slide, deadline=soon())
+        found = await calls.encoded_slide("demo", "s1", deadline=soon())
+        assert (found.slide, found.version) == (slide.slide, slide.version)
+        assert found.patches.keys.tolist() == [5, 105]
+        query = model.query_of([(5, 1), (105, 2)], max_distance=0)
+        result = await calls.search_patches("demo", query, allow_partial=False, deadline=soon())
+        assert result.candidates.keys.tolist() == [5, 105]
+        assert result.candidates.offsets.tolist() == [0, 1, 2]
+        assert (result.slides, result.eligible) == ([slide.slide], 2)
+        assert result.mode_reason.startswith("exact: 2 eligible postings")
+        with pytest.raises(UnknownSlide, match="no slide 'none'"):
+            await calls.encoded_slide("demo", "none", deadline=soon())
