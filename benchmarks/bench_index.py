@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.index import keys, memory, searches, served
+from benchmarks.index import filters, keys, memory, searches, served
 from benchmarks.index.measure import Stopwatch, machine, printed
 
 ROWS = (
@@ -85,7 +85,7 @@ def search_table(flags, watch, sizes, drawn):
         if "exact" in flags.rows and n == min(10**6, sizes[-1]):
             yield from searches.exact_rows(watch, bench, words_per_s)
         if "filters" in flags.rows and n == min(10**6, sizes[-1]):
-            yield from searches.filter_rows(watch, bench)
+            yield from filters.filter_rows(watch, bench)
 
 
 def main():

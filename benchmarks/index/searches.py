@@ -26,7 +26,7 @@ class Bench:
         self.everyone = np.ones(-(-n // PATCHES_PER_SLIDE), bool)
         self.everyone.flags.writeable = False
 
-    def search(self, mode, *, part=slice(None), eligible=None, **bounds):
+    def search(self, mode, *, part=slice(None), eligible=None, passing=None, **bounds):
         """Run one search of the query's patches ``part``."""
         return self.index.snapshot().search(
             self.keys[part],
@@ -36,6 +36,7 @@ class Bench:
             slide_ids_of=lambda ordinals: [f"s{o:07d}" for o in ordinals.tolist()],
             mergeable=False,
             cancellation=NEVER_CANCELLED,
+            passing=passing,
         )
 
     def recall(self, found, exact):
@@ -193,30 +194,3 @@ def exact_rows(watch, bench, words_per_s):
             limit=f"{share:.0%} of in-cache rate",
         )
         yield row(who=f"faiss {name}", spent=peer, per=pairs, **sure)
-
-
-def filter_rows(watch, bench, shares=(0.01, 0.0001)):
-    """Yield the guided search under selective filters, per examined posting and per query."""
-    rng = np.random.default_rng(5)
-    found = bench.search(Mode.GUIDED)
-    free = np.median(watch.times(lambda: bench.search(Mode.GUIDED)))
-    for share in shares:
-        eligible = np.zeros(len(bench.everyone), bool)
-        eligible[rng.choice(len(eligible), max(1, round(share * len(eligible))), replace=False)] = (
-            True
-        )
-        some = bench.search(Mode.GUIDED, eligible=eligible)
-        spent = watch.times(lambda eligible=eligible: bench.search(Mode.GUIDED, eligible=eligible))
-        each = np.median(spent) / max(int(some.examined_counts.sum()), 1)
-        per_posting = free / int(found.examined_counts.sum())
-        yield row(
-            "filtered search",
-            bench.n,
-            f"{share:.2%} eligible",
-            spent,
-            len(bench.keys),
-            "patch",
-            quality=f"{each / per_posting:.1f} x per examined posting",
-            ratio=float(np.median(spent)) / free,
-            goal="<=3 x no filter",
-        )
