@@ -69,7 +69,7 @@ def dataset_of(file: Any, name: str) -> Any:
 
 
 def row_shape(dataset: Any, *, source: str) -> tuple[int, ...]:
-    """Return a dataset's shape (n, ...), a leading axis of length 1 taken off; n is bounded."""
+    """Return the shape of a dataset [n, d] or [1, n, d] without that axis of length 1; n is bounded."""
     shape = tuple(int(length) for length in dataset.shape)
     if len(shape) == 3 and shape[0] == 1:
         shape = shape[1:]

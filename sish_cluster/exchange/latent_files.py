@@ -37,7 +37,6 @@ from sish_cluster.exchange.h5_files import (
     dataset_of,
     files_by_stem,
     opened,
-    row_shape,
     side_px_in,
 )
 from sish_cluster.exchange.plain_pickle import plain_pickle
@@ -191,7 +190,7 @@ def _keys_and_corners(path: Path, ranks: Ranks) -> tuple[Keys, Corners]:
                 f"{path}: {FEATURES} has shape {latents.shape} and type {latents.dtype}, expected whole"
                 f" numbers (n, {LATENT_SIDE}, {LATENT_SIDE})"
             )
-        n = row_shape(latents, source=str(path))[0]
+        n = int(latents.shape[0])
         if n != len(corners):
             raise BadFile(
                 f"{path}: found {len(corners)} {COORDS}, expected {n}, one for each latent"

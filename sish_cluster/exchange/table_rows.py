@@ -177,12 +177,12 @@ def _problem_of(row: Row, first: Row, collection: Collection) -> str:
     missing = [name for name in (*SLIDE_COLUMNS, *PATCH_COLUMNS) if name not in row]
     if missing:
         return f"found no column {missing[0]!r}, expected it"
-    if any(row[name] != first[name] for name in SLIDE_COLUMNS):
-        return "found other labels than in the slide's first row, expected the same"
     for kind, names in _KINDS.items():
         wrong = [name for name in names if type(row[name]) is not kind]
         if wrong:
             return f"found {wrong[0]} {str(row[wrong[0]])[:40]!r}, expected a value of type {kind.__name__}"
+    if any(row[name] != first[name] for name in SLIDE_COLUMNS):
+        return "found other labels than in the slide's first row, expected the same"
     digits = 2 * collection.code_bytes if collection.code_bits else 0
     if len(row["code"]) != digits:
         return f"found a code of {len(row['code'])} characters, expected {digits} in hex"
