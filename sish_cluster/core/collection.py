@@ -79,8 +79,8 @@ class Collection:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of a packed code."""
-        return code_bytes_of(self.code_bits)
+        """Bytes of a packed code; 0 without codes."""
+        return code_bytes_of(self.code_bits) if self.code_bits else 0
 
     def check_mode(self, mode: Mode) -> None:
         """Raise `BadRequest` where the collection lacks what a mode compares."""

@@ -15,7 +15,7 @@ from sish_cluster.core.errors import CollectionExists, UnknownSlide
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import ForgetOutcome, IngestOutcome, SlideState
 from sish_cluster.shard.held import HeldCollection
-from sish_cluster.shard.records import SlideRecord, chunks_of
+from sish_cluster.shard.records import SlideRecord, chunk_counts
 from sish_cluster.shard.store import Batch
 
 
@@ -215,5 +215,5 @@ def _put_committed(batch: Batch, held: HeldCollection, ordinal: int) -> None:
 
 def _delete(batch: Batch, held: HeldCollection, ordinal: int) -> None:
     entry = held.ledger.entry(ordinal)
-    chunks = chunks_of(entry.record.postings, held.collection.code_bytes)
+    chunks = chunk_counts(entry.record.postings, held.collection)
     batch.delete_slide(held.number, entry.serial, postings=entry.record.postings, chunks=chunks)

@@ -90,7 +90,7 @@ def checked(data_dir: DataDir) -> Report:
         damage: list[str] = []
         checkpoint_damage: list[str] = []
         for number, collection in store.collections():
-            found = loaded(store, number, collection)
+            found = loaded(store, number, collection, keeps_vectors=False)
             damage.extend(error.message for error in found.damage)
             damage.extend(_index_damage(collection, found))
             path = data_dir.checkpoint(collection.name)
@@ -136,7 +136,7 @@ def drop_damaged(data_dir: DataDir) -> Report:
             damage: list[str] = []
             collections, dropped = [], 0
             for number, collection in store.collections():
-                found = loaded(store, number, collection)
+                found = loaded(store, number, collection, keeps_vectors=False)
                 damage.extend(error.message for error in found.damage)
                 _drop(store, number, found)
                 dropped += len(found.broken)
@@ -155,7 +155,7 @@ def _drop(store: Store, number: int, found: Loaded) -> None:
     with store.rows(number) as rows:
         gone = [
             (kind, bytes(address))
-            for kind in (Kind.SLIDE, Kind.KEYS, Kind.BLOB)
+            for kind in (Kind.SLIDE, *records.CHUNK_KINDS)
             for address, _ in rows(kind)
             if records.serial_of(address) in found.broken
         ]

@@ -30,7 +30,13 @@ from sish_cluster.shard.checkpoint_file import CheckpointFile, write_columns
 from sish_cluster.shard.held import View
 from sish_cluster.shard.layout import HEAD, LANES
 from sish_cluster.shard.ledger import Entry, LabelColumn, Ledger
-from sish_cluster.shard.records import SlideRecord, header_mark, slide_address, slide_payload
+from sish_cluster.shard.records import (
+    SlideRecord,
+    collection_values,
+    header_mark,
+    slide_address,
+    slide_payload,
+)
 from sish_cluster.shard.segment import COLUMNS, SEGMENT_LAYOUT, Segment, columns_for, segment_from
 
 _LAYOUT = [SEGMENT_LAYOUT, HEAD, LANES]
@@ -118,7 +124,7 @@ def _label_columns(
 
 def _about(number: int, collection: Collection) -> dict[str, Any]:
     """Return what must be equal for a checkpoint to belong to a collection, as JSON gives it back."""
-    values = {"segment": _LAYOUT, "number": number, "collection": dataclasses.asdict(collection)}
+    values = {"segment": _LAYOUT, "number": number, "collection": collection_values(collection)}
     return dict(json.loads(json.dumps(values)))
 
 

@@ -61,6 +61,12 @@ class DirectShard:
             deadline,
         )
 
+    async def encoded_slide(
+        self, collection: str, slide_id: str, *, deadline: Deadline
+    ) -> EncodedSlide | None:
+        """Return this shard's share of a committed slide as it was ingested; None when it has none."""
+        return await self.read(lambda _: self.shard.encoded_slide(collection, slide_id), deadline)
+
     async def ingest(
         self,
         collection: str,

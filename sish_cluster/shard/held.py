@@ -1,6 +1,6 @@
-"""A collection as a shard holds it: its ledger and its index, shown to readers as one view.
+"""A collection as a shard holds it: its ledger, index and vectors, shown to readers as one view.
 
-The writer's thread stages what a durable commit changed and then publishes: index and ledger change
+The writer's thread stages what a durable commit changed and then publishes: all three change
 together, in one assignment, so that a search sees either all of a commit or nothing of it.
 """
 
@@ -19,14 +19,16 @@ from sish_cluster.shard.index import PostingIndex, Snapshot
 from sish_cluster.shard.ledger import Ledger, LedgerView
 from sish_cluster.shard.records import SlideRecord
 from sish_cluster.shard.steps import reached
+from sish_cluster.shard.vectors import SlideVectors, Vectors, VectorsView
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
-    """What a reader sees: postings and slides of one moment."""
+    """What a reader sees: postings, slides and embeddings of one moment; whoever reads them holds it."""
 
     snapshot: Snapshot
     slides: LedgerView
+    vectors: VectorsView
 
 
 class HeldCollection:
@@ -38,8 +40,8 @@ class HeldCollection:
         The collection's number in the store.
     collection
         Its definition.
-    ledger, index
-        What was loaded; both empty for a new collection.
+    ledger, index, vectors
+        What was loaded; all empty for a new collection.
     next_serial
         Serial of the next slide in the store.
 
@@ -57,12 +59,15 @@ class HeldCollection:
         collection: Collection,
         ledger: Ledger,
         index: PostingIndex,
+        vectors: Vectors,
+        *,
         next_serial: int = 0,
     ) -> None:
         self.number = number
         self.collection = collection
         self.ledger = ledger
         self.index = index
+        self.vectors = vectors
         self.changing = threading.Lock()
         self.uncovered = 0
         self._next_serial = next_serial
@@ -74,7 +79,8 @@ class HeldCollection:
     @classmethod
     def empty(cls, number: int, collection: Collection) -> HeldCollection:
         """Return a new collection without slides."""
-        return cls(number, collection, Ledger(), PostingIndex(collection.code_bytes))
+        index, vectors = PostingIndex(collection.code_bytes), Vectors(collection.dimensions)
+        return cls(number, collection, Ledger(), index, vectors)
 
     def take_serial(self) -> int:
         """Return a serial nobody has; one that is not used leaves a harmless gap."""
@@ -85,7 +91,9 @@ class HeldCollection:
         """Add a stored slide, to be seen after `publish`; return its ordinal."""
         ordinal = self.ledger.add(serial, record)
         if len(patches):
-            self._inserts.append((ordinal, patches))
+            self._inserts.append((ordinal, patches.without_embeddings()))
+        if self.collection.dimensions:
+            self.vectors.put(ordinal, SlideVectors.of(patches.embeddings))
         return ordinal
 
     def stage_removed(self, ordinal: int) -> None:
@@ -132,9 +140,11 @@ class HeldCollection:
         while self._retired and self._retired[0][0]() is None:
             for ordinal in self._retired.popleft()[1]:
                 self.ledger.release(ordinal)
+                self.vectors.release(ordinal)
 
     def _new_view(self) -> View:
-        return View(self.index.snapshot(), self.ledger.view())
+        vectors = self.vectors.view(len(self.ledger))
+        return View(self.index.snapshot(), self.ledger.view(), vectors)
 
     def _insert(self) -> None:
         ordinals, patches = zip(*self._inserts, strict=True)

@@ -44,7 +44,7 @@ class PostingIndex:
     Parameters
     ----------
     code_bytes
-        Bytes of a packed code, a multiple of 8.
+        Bytes of a packed code, a multiple of 8; 0 for postings without codes.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class PostingIndex:
     """
 
     def __init__(self, code_bytes: int) -> None:
-        if code_bytes < 8 or code_bytes % 8:
+        if code_bytes < 0 or code_bytes % 8:
             raise BadMessage(f"codes are whole 64-bit words; found {code_bytes} bytes")
         self._code_bytes = code_bytes
         self._publishing = threading.Lock()

@@ -2,7 +2,8 @@
 
 Loading and scrubbing are one walk over the same records: a shard that opens has seen the checksum of
 everything it serves match, every slide complete, and the totals agree. Postings that a sound checkpoint has are
-taken from there, where they are sorted already; their records are left to the scrub.
+taken from there, where they are sorted already; their records are left to the scrub. Embeddings are always
+read (see `vectors`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sish_cluster.core.collection import Collection
+from sish_cluster.core.embedding import no_embeddings
 from sish_cluster.core.errors import Corrupt
 from sish_cluster.core.key import UNIVERSE
+from sish_cluster.core.posting import PatchColumns
 from sish_cluster.core.seams import SlideState
 from sish_cluster.shard import records
 from sish_cluster.shard.checkpoint import Checkpoint
+from sish_cluster.shard.ledger import Entry
 from sish_cluster.shard.records import Kind, SlideRecord, Totals
 from sish_cluster.shard.store import LAST_SERIAL, Rows, Store
+from sish_cluster.shard.vectors import SlideVectors
+from sish_cluster.shard.vectors_loading import StoredVectors
 
 
 class Kept(NamedTuple):
@@ -53,6 +59,8 @@ class Loaded:
         Serials of slides that are not sound.
     kept
         Serial -> what the checkpoint has of a slide, so that its postings were not read.
+    vectors
+        Serial -> embeddings of each sound slide, kept ones included, where they were wanted.
     """
 
     headers: dict[int, SlideRecord]
@@ -63,6 +71,7 @@ class Loaded:
     damage: list[Corrupt]
     broken: set[int]
     kept: dict[int, Kept]
+    vectors: dict[int, SlideVectors]
 
     def lengths(self) -> list[int]:
         """Return each sound slide's rows."""
@@ -70,7 +79,12 @@ class Loaded:
 
 
 def loaded(
-    store: Store, number: int, collection: Collection, checkpoint: Checkpoint | None = None
+    store: Store,
+    number: int,
+    collection: Collection,
+    checkpoint: Checkpoint | None = None,
+    *,
+    keeps_vectors: bool = True,
 ) -> Loaded:
     """Read and check a collection's records, collecting damage instead of stopping at it.
 
@@ -80,10 +94,12 @@ def loaded(
         What to read.
     checkpoint
         Has postings that need not be read.
+    keeps_vectors
+        Whether embeddings are wanted, or only their check, which needs no memory.
     """
     damage: list[Corrupt] = []
     broken: set[int] = set()
-    if checkpoint is None:
+    if checkpoint is None or collection.dimensions:
         store.read_ahead()
     with store.rows(number) as rows:
         headers, kept = _headers(rows, checkpoint, damage, broken)
@@ -91,13 +107,50 @@ def loaded(
         for first, end in _spans(headers, kept):
             columns.fill(rows, (first, end), damage, broken)
         columns.check_counts(damage, broken)
+        every = {serial: record.postings for serial, record in headers.items()}
+        if checkpoint is not None:
+            every |= {s: int(checkpoint.postings[slide.row]) for s, slide in kept.items()}
+        vectors = StoredVectors(collection.dimensions, every, keeps_rows=keeps_vectors)
+        vectors.fill(rows)
+    for serial, error in vectors.damage.items():
+        columns.note(error, serial, damage, broken)
     lost = len(broken - headers.keys())
     postings = sum(record.postings for record in headers.values())
     if checkpoint is not None:
         postings += int(checkpoint.postings[[slide.row for slide in kept.values()]].sum())
     _check_totals(store, number, Totals(len(headers) + len(kept) + lost, postings), lost, damage)
     sound = {serial: record for serial, record in headers.items() if serial not in broken}
-    return Loaded(sound, *columns.of(sound), damage, broken, kept)
+    return Loaded(sound, *columns.of(sound), damage, broken, kept, vectors.blocks())
+
+
+def stored_patches(
+    store: Store, number: int, collection: Collection, entry: Entry
+) -> PatchColumns | None:
+    """Return one slide's postings as they were ingested, or None when the store has it no more.
+
+    Raises
+    ------
+    Corrupt
+        If one of its records is damaged.
+    """
+    span, damage, broken = (entry.serial, entry.serial + 1), list[Corrupt](), set[int]()
+    headers = {entry.serial: entry.record}
+    with store.rows(number) as rows:
+        if next(rows(Kind.SLIDE, *span), None) is None:
+            return None
+        columns = _Columns(headers, collection.code_bytes)
+        columns.fill(rows, span, damage, broken)
+        columns.check_counts(damage, broken)
+        postings = {entry.serial: entry.record.postings}
+        vectors = StoredVectors(collection.dimensions, postings, keeps_rows=True)
+        vectors.fill(rows, span)
+    damage += vectors.damage.values()
+    if damage:
+        raise joined(damage)
+    embeddings = no_embeddings(entry.record.postings)
+    for block in vectors.blocks().values():
+        embeddings = block.rows[:, : collection.dimensions]
+    return PatchColumns(*columns.of(headers), embeddings)
 
 
 def joined(damage: list[Corrupt]) -> Corrupt:
@@ -206,7 +259,7 @@ class _Columns:
                 try:
                     take(serial, chunk, address, record)
                 except Corrupt as error:
-                    self._note(error, serial, damage, broken)
+                    self.note(error, serial, damage, broken)
 
     def check_counts(self, damage: list[Corrupt], broken: set[int]) -> None:
         """Name the slides of which records are missing."""
@@ -262,9 +315,9 @@ class _Columns:
                 " backup, or drop it with `sish shard check --drop-damaged` and ingest it again",
                 metadata={"slide": slide, "serial": str(serial), "kind": kind.name},
             )
-            self._note(error, serial, damage, broken)
+            self.note(error, serial, damage, broken)
 
-    def _note(self, error: Corrupt, serial: int, damage: list[Corrupt], broken: set[int]) -> None:
+    def note(self, error: Corrupt, serial: int, damage: list[Corrupt], broken: set[int]) -> None:
         """Remember the first damage of each slide, under the slide's name where it is known."""
         if serial in broken:
             return

@@ -20,6 +20,7 @@ from sish_cluster.shard.index import PostingIndex
 from sish_cluster.shard.ledger import Entry, Ledger
 from sish_cluster.shard.loading import Loaded, joined, loaded
 from sish_cluster.shard.store import Store
+from sish_cluster.shard.vectors import Vectors
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def held_collection(
     store, number, collection
         Where it is stored.
     path
-        Its checkpoint, there or not; one that cannot be used is named in the log and left aside.
+        Its checkpoint, there or not; one that cannot be used is named in the log and left aside, a
+        damaged one removed.
 
     Raises
     ------
@@ -49,6 +51,9 @@ def held_collection(
             _LOG.info("no checkpoint %s: building the index from the store", path)
         except Unusable as problem:
             _LOG.warning("checkpoint left aside, rebuilding the index from the store: %s", problem)
+            if not problem.is_foreign:
+                with contextlib.suppress(OSError):  # where nothing changes, none may replace it
+                    path.unlink()
         return _begun(store, number, collection)
 
 
@@ -56,8 +61,10 @@ def _begun(store: Store, number: int, collection: Collection) -> HeldCollection:
     """Return a collection from the store alone."""
     found = _sound(loaded(store, number, collection))
     ledger, index = Ledger(), PostingIndex(collection.code_bytes)
-    _add(ledger, index, found)
-    held = HeldCollection(number, collection, ledger, index, _after(found.headers))
+    vectors = Vectors(collection.dimensions)
+    _add(ledger, index, vectors, found)
+    next_serial = _after(found.headers)
+    held = HeldCollection(number, collection, ledger, index, vectors, next_serial=next_serial)
     held.uncovered = len(found.keys)
     return held
 
@@ -79,9 +86,13 @@ def _continued(
     for kept in found.kept.values():
         if kept.is_committed_since:
             ledger.commit(kept.row)
-    _add(ledger, index, found)
+    vectors = Vectors(collection.dimensions)
+    for serial, kept in found.kept.items():
+        if serial in found.vectors:
+            vectors.put(kept.row, found.vectors[serial])
+    _add(ledger, index, vectors, found)
     next_serial = _after(itertools.chain(found.headers, checkpoint.serials))
-    held = HeldCollection(number, collection, ledger, index, next_serial)
+    held = HeldCollection(number, collection, ledger, index, vectors, next_serial=next_serial)
     held.uncovered = len(found.keys) + n_gone
     return held
 
@@ -92,9 +103,12 @@ def _sound(found: Loaded) -> Loaded:
     return found
 
 
-def _add(ledger: Ledger, index: PostingIndex, found: Loaded) -> None:
+def _add(ledger: Ledger, index: PostingIndex, vectors: Vectors, found: Loaded) -> None:
     """Add what was read from the store."""
     ordinals = [ledger.add(serial, record) for serial, record in found.headers.items()]
+    for ordinal, serial in zip(ordinals, found.headers, strict=True):
+        if serial in found.vectors:
+            vectors.put(ordinal, found.vectors[serial])
     index.insert(
         keys=found.keys,
         codes=found.codes,

@@ -18,11 +18,12 @@ from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import BadMessage, BadRequest
 from sish_cluster.core.key import UNIVERSE, Keys
 from sish_cluster.core.posting import Corners, PatchColumns
-from sish_cluster.core.query import AUTO_EXACT_POSTINGS, Filter, Mode, Query, SearchSettings
+from sish_cluster.core.query import AUTO_EXACT_POSTINGS, Filter, Mode, Query
 from sish_cluster.core.slide import Slide
 from sish_cluster.shard.held import View
 from sish_cluster.shard.index import Found
 from sish_cluster.shard.ledger import Flags, LedgerView
+from sish_cluster.shard.vectors_search import direct
 
 DEFAULT_PAGE_ROWS = 10_000
 """Postings of a page when the caller does not say: about 1.5 MB of 1024-bit codes."""
@@ -69,19 +70,64 @@ class Neighbours:
 
 
 def check_patches(collection: Collection, patches: PatchColumns, fingerprint: str) -> None:
-    """Raise unless the patches were made by the collection's encoder, with its code length."""
+    """Raise unless a slide was made by the collection's encoder, with just its codes and embeddings."""
     collection.check_fingerprint(fingerprint)
-    if len(patches) and patches.code_bytes != collection.code_bytes:
+    wanted = (collection.code_bytes, collection.dimensions)
+    found = (patches.code_bytes, patches.dimensions)
+    if len(patches) and found != wanted:
         raise BadMessage(
-            f"collection {collection.name!r} has codes of {collection.code_bits} bits"
-            f" ({collection.code_bytes} bytes packed); found {patches.code_bytes} bytes a code",
-            field="patches.code_bytes",
+            f"collection {collection.name!r} keeps codes of {wanted[0]} bytes ({collection.code_bits}"
+            f" bits) and embeddings of {wanted[1]} dimensions; found codes of {found[0]} bytes and"
+            f" embeddings of {found[1]} dimensions: encode with the collection's encoder settings",
+            field="patches.code_bytes" if found[0] != wanted[0] else "patches.embeddings",
         )
+
+
+def check_query(collection: Collection, query: Query, mode: Mode) -> None:
+    """Raise unless a query can be searched in ``mode`` (not AUTO): it needs only what that compares.
+
+    Raises
+    ------
+    FingerprintMismatch
+        If another encoder made it.
+    BadRequest
+        If the collection lacks what the mode compares.
+    BadMessage
+        If the query does, or has it of another length.
+    """
+    collection.check_fingerprint(query.fingerprint)
+    collection.check_mode(mode)
+    what, wanted, found = "codes", collection.code_bytes, query.patches.code_bytes
+    if mode is Mode.DIRECT:
+        what, wanted, found = "embeddings", collection.dimensions, query.patches.dimensions
+    if len(query.patches) and found != wanted:
+        unit = "dimensions" if mode is Mode.DIRECT else "bytes"
+        raise BadMessage(
+            f"a search of collection {collection.name!r} in mode {mode.value!r} compares {what} of"
+            f" {wanted} {unit}; found {found}: send the query's {what}, made with the collection's"
+            " encoder settings",
+            field="patches.embeddings" if mode is Mode.DIRECT else "patches.code_bytes",
+        )
+
+
+def resolved_mode(view: View, collection: Collection, query: Query) -> Mode:
+    """Return the mode that runs: AUTO becomes one that the collection and the query have what it needs for."""
+    if query.settings.mode is not Mode.AUTO:
+        return query.settings.mode
+    lacks_codes = len(query.patches) > 0 and query.patches.code_bytes == 0
+    if Mode.DIRECT in collection.modes and (lacks_codes or not collection.code_bits):
+        return Mode.DIRECT
+    if Mode.GUIDED not in collection.modes:
+        return Mode.EXACT
+    eligible = view.slides.eligible(query.where)
+    is_small = int(view.slides.postings[eligible].sum()) <= AUTO_EXACT_POSTINGS
+    return Mode.EXACT if is_small else Mode.GUIDED
 
 
 def answer(
     view: View,
     query: Query,
+    mode: Mode,
     *,
     wants_examined: bool,
     cancellation: Cancellation,
@@ -94,7 +140,9 @@ def answer(
     view
         The moment searched.
     query
-        What is asked; mode AUTO becomes EXACT or GUIDED by this shard's eligible postings.
+        What is asked.
+    mode
+        How it is searched, not AUTO; see `resolved_mode`.
     wants_examined
         Return mergeable candidates and the examined keys.
     cancellation
@@ -103,17 +151,30 @@ def answer(
         Threads that may work on it.
     """
     eligible = view.slides.eligible(query.where)
-    settings = _resolved(query.settings, view.slides, eligible)
-    found = view.snapshot.search(
-        query.patches.keys,
-        query.patches.codes,
-        settings,
-        eligible=eligible,
-        slide_ids_of=view.slides.slide_ids_of,
-        mergeable=wants_examined,
-        cancellation=cancellation,
-        n_threads=n_threads,
-    )
+    settings = dataclasses.replace(query.settings, mode=mode)
+    if mode is Mode.DIRECT:
+        found = direct(
+            view.snapshot,
+            view.vectors,
+            query.patches.embeddings,
+            settings,
+            eligible=eligible,
+            slide_ids_of=view.slides.slide_ids_of,
+            cancellation=cancellation,
+            n_threads=n_threads,
+        )
+    else:
+        found = view.snapshot.search(
+            query.patches.keys,
+            query.patches.codes,
+            settings,
+            eligible=eligible,
+            slide_ids_of=view.slides.slide_ids_of,
+            mergeable=wants_examined,
+            cancellation=cancellation,
+            n_threads=n_threads,
+            passing=view.slides.passing(query.where),
+        )
     chosen, rows = np.unique(found.ordinals, return_inverse=True)
     return ShardAnswer(
         candidates=_candidates(found, rows),
@@ -124,13 +185,6 @@ def answer(
         label_counts=_label_counts(view.slides, query, eligible),
         mode=settings.mode,
     )
-
-
-def _resolved(settings: SearchSettings, slides: LedgerView, eligible: Flags) -> SearchSettings:
-    if settings.mode is not Mode.AUTO:
-        return settings
-    is_small = int(slides.postings[eligible].sum()) <= AUTO_EXACT_POSTINGS
-    return dataclasses.replace(settings, mode=Mode.EXACT if is_small else Mode.GUIDED)
 
 
 def _candidates(found: Found, rows: npt.NDArray[np.integer]) -> Candidates:

@@ -3,8 +3,10 @@
 LMDB keeps no checksum of its pages, so every record carries one (CRC-32C over its kind, its address
 and its payload): a flipped byte, a torn page or a record that ended up under another address is found
 when the record is read. A slide is one header (JSON, a few hundred bytes) and, per chunk of rows, one
-record of keys and one blob of codes, corners and numbers. A chunk's blob fills at most 16 overflow
-pages of 4 KiB, less LMDB's 16 bytes, so large slides waste nothing and need no long run of free pages.
+record of keys and one blob of codes, corners and numbers; embeddings, where there are any, come in chunks of
+their own. A chunk fills at most 16 overflow pages of 4 KiB, less LMDB's 16 bytes, so large slides waste
+nothing and need no long run of free pages. A collection without embeddings has the very records it had
+before there were any.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import enum
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import crc32c
 import numpy as np
@@ -53,6 +56,17 @@ class Kind(enum.IntEnum):
     SLIDE = 3
     KEYS = 4
     BLOB = 5
+    EMBEDDING = 6
+
+
+CHUNK_KINDS = (Kind.KEYS, Kind.BLOB, Kind.EMBEDDING)
+"""Kinds of which a slide has a record per chunk of rows."""
+
+_SLIDE_KINDS = (Kind.SLIDE, *CHUNK_KINDS)
+
+_ADDED_LATER = {"dimensions": 0, "has_keys": True}
+"""Properties of a collection that stores of before do not know, with what they mean there: they are
+written only where they say something else."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,9 +161,9 @@ def opened(kind: Kind, address: Buffer, record: Buffer) -> memoryview:
 def damaged(kind: Kind, address: Buffer, problem: str) -> Corrupt:
     """Return the error that names a broken record."""
     place = bytes(address)
-    name = place.hex() if kind in (Kind.SLIDE, Kind.KEYS, Kind.BLOB) else place.decode("latin-1")
+    name = place.hex() if kind in _SLIDE_KINDS else place.decode("latin-1")
     metadata = {"kind": kind.name, "address": name}
-    if kind in (Kind.SLIDE, Kind.KEYS, Kind.BLOB) and len(place) >= _SLIDE_ADDRESS.size:
+    if kind in _SLIDE_KINDS and len(place) >= _SLIDE_ADDRESS.size:
         metadata["serial"] = str(serial_of(place))
     return Corrupt(
         f"{kind.name} record {name} {problem}: run `sish shard check`, then restore a backup, or drop"
@@ -206,9 +220,15 @@ def header_from(payload: bytes) -> SlideRecord:
     return SlideRecord(**values)
 
 
+def collection_values(collection: Collection) -> dict[str, Any]:
+    """Return a collection's properties as JSON values, without those added later that say nothing."""
+    values = dataclasses.asdict(collection)
+    return {name: v for name, v in values.items() if _ADDED_LATER.get(name, ...) != v}
+
+
 def collection_payload(number: int, collection: Collection) -> bytes:
     """Return a collection's definition and number as canonical JSON."""
-    return canonical_bytes({"number": number, "collection": dataclasses.asdict(collection)})
+    return canonical_bytes({"number": number, "collection": collection_values(collection)})
 
 
 def collection_of(address: Buffer, record: Buffer) -> tuple[int, Collection]:
@@ -245,6 +265,34 @@ def chunk_rows_of(code_bytes: int) -> int:
 def chunks_of(postings: int, code_bytes: int) -> int:
     """Return how many chunks hold ``postings`` rows; none for none."""
     return -(-postings // chunk_rows_of(code_bytes))
+
+
+def embedding_rows_of(dimensions: int) -> int:
+    """Return the rows of a full chunk of embeddings.
+
+    Examples
+    --------
+    >>> embedding_rows_of(1024)
+    31
+    """
+    return max(1, CHUNK_BYTES // (2 * dimensions))
+
+
+def chunk_counts(postings: int, collection: Collection) -> Mapping[Kind, int]:
+    """Return how many records of each kind of chunk a slide's ``postings`` rows have."""
+    n = chunks_of(postings, collection.code_bytes)
+    dimensions = collection.dimensions
+    n_embedding = -(-postings // embedding_rows_of(dimensions)) if dimensions else 0
+    return {Kind.KEYS: n, Kind.BLOB: n, Kind.EMBEDDING: n_embedding}
+
+
+def embedding_payloads(patches: PatchColumns) -> Iterator[bytes]:
+    """Yield each chunk of embeddings, little-endian halves; nothing where there are none."""
+    if not patches.dimensions:
+        return
+    rows = embedding_rows_of(patches.dimensions)
+    for start in range(0, len(patches), rows):
+        yield patches.embeddings[start : start + rows].astype("<f2", copy=False).tobytes()
 
 
 def chunk_payloads(patches: PatchColumns) -> Iterator[tuple[bytes, bytes]]:

@@ -30,6 +30,7 @@ from sish_cluster.wire.values import (
     pack_collection,
     pack_collection_state,
     pack_slide,
+    slide_parts,
     unpack_collection,
     unpack_filter,
     unpack_query,
@@ -104,6 +105,19 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
 
         for part in await self._direct.read(work, deadline_of(context)):
             yield part
+
+    async def EncodedSlide(
+        self, request: shard_pb2.EncodedSlideRequest, context: Context
+    ) -> AsyncIterator[shard_pb2.EncodedSlideResponse]:
+        """Send one slide in parts; none when it is not here."""
+
+        def work(_: object) -> list[shard_pb2.EncodedSlideResponse]:
+            found = self._shard.encoded_slide(request.collection, request.slide_id)
+            parts = slide_parts(found) if found is not None else ()
+            return [shard_pb2.EncodedSlideResponse(part=part) for part in parts]
+
+        for response in await self._direct.read(work, deadline_of(context)):
+            yield response
 
     async def RangeLookup(
         self, request: shard_pb2.RangeLookupRequest, context: Context

@@ -37,6 +37,7 @@ from sish_cluster.shard.check import Report, check_in_another_process
 from sish_cluster.shard.checkpointer import Checkpointer
 from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.held import HeldCollection
+from sish_cluster.shard.loading import stored_patches
 from sish_cluster.shard.opening import held_collection
 from sish_cluster.shard.settings import ShardSettings
 from sish_cluster.shard.store import Store
@@ -126,14 +127,17 @@ class Shard:
     ) -> ShardAnswer:
         """Return the candidates of a slide query; see `reads.answer`."""
         held = self._held(collection)
-        reads.check_patches(held.collection, query.patches, query.fingerprint)
+        view = held.view
+        mode = reads.resolved_mode(view, held.collection, query)
+        reads.check_query(held.collection, query, mode)
         with self._counting:
             self._searching += 1
             n_threads = max(1, self.settings.search_threads // self._searching)
         try:
             return reads.answer(
-                held.view,
+                view,
                 query,
+                mode,
                 wants_examined=wants_examined,
                 cancellation=cancellation,
                 n_threads=n_threads,
@@ -141,6 +145,25 @@ class Shard:
         finally:
             with self._counting:
                 self._searching -= 1
+
+    def encoded_slide(self, collection: str, slide_id: str) -> EncodedSlide | None:
+        """Return this shard's share of a committed slide as it was ingested; None when it has none.
+
+        Raises
+        ------
+        Corrupt
+            If one of its records is damaged.
+        """
+        while True:
+            held = self._held(collection)
+            entry = held.view.slides.committed_entry(slide_id)
+            if entry is None:
+                return None
+            patches = stored_patches(self._store, held.number, held.collection, entry)
+            if patches is not None:
+                record = entry.record
+                return EncodedSlide(record.slide, patches, record.fingerprint, record.version)
+            # Replaced or forgotten after the view was taken: the next one will tell.
 
     def range_lookup(
         self,

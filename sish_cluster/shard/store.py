@@ -1,8 +1,8 @@
-"""The durable store: one LMDB environment, records in five tables, every commit synced to disk.
+"""The durable store: one LMDB environment, a table per kind of record, every commit synced to disk.
 
 The only file that knows LMDB. Writes come from one thread at a time, in batches that are atomic and on
-disk when `Store.write` returns. Reads happen when a shard loads, when it is checked and when it is
-copied; searches never touch the disk.
+disk when `Store.write` returns. Reads happen when a shard loads, when it is checked, when it is copied and
+when a slide is asked for as it was ingested; searches never touch the disk.
 
 What can go wrong is turned into the project's errors: a full map or disk is `StoreFull` (after
 adopting a raised limit and freeing the slots of dead readers), pages that make no sense are `Corrupt`.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from sish_cluster.core.errors import Corrupt, NotPermitted, SishError, StoreFull
 from sish_cluster.core.posting import PatchColumns
 from sish_cluster.shard import records
 from sish_cluster.shard.data_dir import read_ahead, sync_folder
+from sish_cluster.shard.lending import Lending
 from sish_cluster.shard.records import Kind, SlideRecord, Totals
 
 OVERDRAW_BYTES = 4 << 20
@@ -33,6 +34,9 @@ LAST_SERIAL = (1 << 64) - 1
 """Above every serial a slide ever gets."""
 
 _TABLES = {kind: kind.name.lower().encode() for kind in Kind}
+_LATE_TABLES = (Kind.EMBEDDING,)
+# Made with the first collection that needs them: a store of before, even a full one, opens as it is.
+
 _FULL_TEXTS = ("no space left", "file too large", "quota exceeded", "input/output error")
 # LMDB turns a write that the disk took only in part into EIO; only free space tells it from a defect.
 
@@ -57,28 +61,46 @@ class Rows(Protocol):
 
 
 class Batch:
-    """What one durable commit changes; handed to the writer by `Store.write`."""
+    """What one durable commit changes; handed to the writer by `Store.write`.
 
-    def __init__(self, txn: Any, tables: dict[Kind, Any]) -> None:
+    Parameters
+    ----------
+    txn
+        LMDB's.
+    tables
+        The tables there are; those the batch makes are added.
+    make_table
+        Makes a table within the batch.
+    """
+
+    def __init__(
+        self, txn: Any, tables: dict[Kind, Any], make_table: Callable[[bytes], Any]
+    ) -> None:
         self._txn = txn
         self._tables = tables
+        self._make_table = make_table
         self._deltas: dict[int, tuple[int, int]] = {}
 
     def put_collection(self, number: int, collection: Collection) -> None:
         """Write a collection's definition under its name, and empty totals."""
         name = collection.name.encode()
+        if collection.dimensions and Kind.EMBEDDING not in self._tables:
+            self._tables[Kind.EMBEDDING] = self._make_table(_TABLES[Kind.EMBEDDING])
         self._put(Kind.COLLECTION, name, records.collection_payload(number, collection))
         self._deltas.setdefault(number, (0, 0))
 
     def put_slide(
         self, number: int, serial: int, record: SlideRecord, patches: PatchColumns
     ) -> None:
-        """Write a new slide: header, keys and blobs."""
+        """Write a new slide: header, keys, blobs and embeddings."""
         self.put_header(number, serial, record)
         for chunk, (keys, blob) in enumerate(records.chunk_payloads(patches)):
             address = records.chunk_address(number, serial, chunk)
             self._put(Kind.KEYS, address, keys)
             self._put(Kind.BLOB, address, blob)
+        for chunk, embeddings in enumerate(records.embedding_payloads(patches)):
+            address = records.chunk_address(number, serial, chunk)
+            self._put(Kind.EMBEDDING, address, embeddings)
         self._count(number, 1, record.postings)
 
     def put_header(self, number: int, serial: int, record: SlideRecord) -> None:
@@ -86,13 +108,15 @@ class Batch:
         address = records.slide_address(number, serial)
         self._put(Kind.SLIDE, address, records.slide_payload(record))
 
-    def delete_slide(self, number: int, serial: int, *, postings: int, chunks: int) -> None:
-        """Remove a slide's records."""
+    def delete_slide(
+        self, number: int, serial: int, *, postings: int, chunks: Mapping[Kind, int]
+    ) -> None:
+        """Remove a slide's records; ``chunks`` as `records.chunk_counts` says."""
         self._txn.delete(records.slide_address(number, serial), db=self._tables[Kind.SLIDE])
-        for chunk in range(chunks):
-            address = records.chunk_address(number, serial, chunk)
-            self._txn.delete(address, db=self._tables[Kind.KEYS])
-            self._txn.delete(address, db=self._tables[Kind.BLOB])
+        for kind, n_chunks in chunks.items():
+            for chunk in range(n_chunks):
+                address = records.chunk_address(number, serial, chunk)
+                self._txn.delete(address, db=self._tables[kind])
         self._count(number, -1, -postings)
 
     def put_totals(self, number: int, totals: Totals) -> None:
@@ -146,6 +170,7 @@ class Store:
         self._limit_bytes = limit_bytes
         self._is_read_only = is_read_only
         self._resizing = threading.Lock()
+        self._lending = Lending()
         self._open()
 
     def _open(self) -> None:
@@ -159,14 +184,22 @@ class Store:
                 meminit=False,
                 readahead=False,  # headers lie scattered among blobs: see `read_ahead`
             )
-            self._tables = {kind: self._table(name) for kind, name in _TABLES.items()}
+            tables = {kind: self._table(kind) for kind in _TABLES}
+            self._tables = {kind: table for kind, table in tables.items() if table is not None}
             if not self._is_read_only:
                 self._env.reader_check()
         if not self._is_read_only:
             sync_folder(self.folder)
 
-    def _table(self, name: bytes) -> Any:
-        return self._env.open_db(name, create=not self._is_read_only)
+    def _table(self, kind: Kind) -> Any:
+        """Return a table, or None for one that is made later."""
+        is_late = kind in _LATE_TABLES
+        try:
+            return self._env.open_db(_TABLES[kind], create=not (is_late or self._is_read_only))
+        except lmdb.NotFoundError:
+            if is_late:
+                return None
+            raise
 
     def close(self) -> None:
         """Close the environment; nothing is lost, every batch is on disk already."""
@@ -174,7 +207,7 @@ class Store:
 
     def reopen(self) -> None:
         """Close and open again: pages a load touched no longer count as this process's memory."""
-        with self._resizing:
+        with self._resizing, self._lending.moving():
             self.close()
             self._open()
 
@@ -219,16 +252,18 @@ class Store:
             raise self._write_error(error) from error
 
     def _commit(self, fill: Callable[[Batch], None]) -> None:
+        tables = dict(self._tables)
         with self._env.begin(write=True) as txn:
-            batch = Batch(txn, self._tables)
+            batch = Batch(txn, tables, lambda name: self._env.open_db(name, txn=txn))
             fill(batch)
             batch.sum_up()
+        self._tables = tables
 
     def _commit_with_room(self, fill: Callable[[Batch], None], may_overdraw: bool) -> None:
         """Commit after adopting a raised limit and freeing dead readers' slots; use the reserve."""
         self._env.reader_check()
         limit = self._limit_bytes()
-        with self._resizing:
+        with self._resizing, self._lending.moving():
             try:
                 self._env.set_mapsize(limit + (OVERDRAW_BYTES if may_overdraw else 0))
                 self._commit(fill)
@@ -274,12 +309,15 @@ class Store:
     @contextlib.contextmanager
     def rows(self, number: int) -> Iterator[Rows]:
         """Lend a collection's raw records of one moment; the buffers end with the block."""
+        tables = self._tables
         with self._reading() as txn:
 
             def rows_of(
                 kind: Kind, first: int = 0, end: int = LAST_SERIAL
             ) -> Iterator[tuple[Any, Any]]:
-                cursor = txn.cursor(self._tables[kind])
+                if kind not in tables:
+                    return
+                cursor = txn.cursor(tables[kind])
                 stop = records.slide_address(number, end)
                 if not cursor.set_range(records.slide_address(number, first)):
                     return
@@ -305,7 +343,11 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Any]:
-        with _translated(self.folder), self._env.begin(buffers=True) as txn:
+        with (
+            self._lending.reading(),
+            _translated(self.folder),
+            self._env.begin(buffers=True) as txn,
+        ):
             yield txn
 
 
