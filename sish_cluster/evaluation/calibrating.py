@@ -202,7 +202,7 @@ class _Calibrating:
             self._watch("budgets", done, len(tried))
             found.append(self._budget(mode, budget, samples))
         self._watch("budgets", len(tried), len(tried))
-        return sorted(found, key=lambda budget: (budget.recall, budget.coverage))
+        return sorted(found, key=lambda budget: (budget.recall, -budget.coverage))
 
     def _budget(
         self, mode: Mode, budget: tuple[int, int, int], samples: Sequence[_Sample]

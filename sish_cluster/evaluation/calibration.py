@@ -152,7 +152,7 @@ class Calibration:
     settings
         What was tried.
     budgets
-        Ascending in recall.
+        Ascending in recall; of equal recalls the one that examines least comes last.
     distances
         Neighbours by distance.
     proposal

@@ -9,7 +9,7 @@ import numpy as np
 from sish_cluster.core.query import Mode
 from sish_cluster.evaluation.calibration import Budget, Calibration
 from sish_cluster.evaluation.page import Picture, rendered
-from sish_cluster.evaluation.plots import colour, drawn, new_figure
+from sish_cluster.evaluation.plots import colour, drawn, new_figure, with_plain_numbers
 from sish_cluster.evaluation.tables import TextTable
 
 
@@ -73,7 +73,7 @@ def budgets_table(calibration: Calibration) -> TextTable:
 
 def budget_figure(calibration: Calibration) -> str:
     """Return recall against coverage: colour tells the spacing, size the seeds."""
-    figure, axes = new_figure(6.2, 3.6)
+    figure, axes = new_figure(4.4, 3.4)
     guided = [budget for budget in calibration.budgets if budget.mode is Mode.GUIDED]
     for number, spacing in enumerate(sorted({budget.seed_spacing for budget in guided})):
         held = [budget for budget in guided if budget.seed_spacing == spacing]
@@ -95,11 +95,12 @@ def budget_figure(calibration: Calibration) -> str:
                   markeredgecolor="#1d1f24", label="proposed")  # fmt: skip
     axes.axhline(calibration.settings.target_recall, linestyle="--", color="#8a8f99")
     axes.set_xscale("log")
+    with_plain_numbers(axes.xaxis)
     axes.set_ylim(-0.03, 1.05)
     axes.grid(True)
     axes.set_xlabel("postings examined, % of those eligible")
     axes.set_ylabel(f"share of the {calibration.settings.k} nearest found")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=9, frameon=False)
     return drawn(figure)
 
 
@@ -108,7 +109,7 @@ def distance_figure(calibration: Calibration) -> str:
     curve = calibration.distances
     edges = np.asarray(curve.edges)
     middles, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
-    figure, axes = new_figure(6.2, 3.6)
+    figure, axes = new_figure(4.4, 3.4)
     field = calibration.settings.label_field
     axes.bar(middles, curve.same, widths, color=colour(2), alpha=0.8, label=f"same {field}")
     axes.bar(middles, curve.other, widths, bottom=curve.same, color=colour(1), alpha=0.8,
@@ -124,9 +125,9 @@ def distance_figure(calibration: Calibration) -> str:
         (1 + curve.chance) / 2, linestyle=":", color=colour(0), label="half way to chance"
     )
     share.set_ylim(0, 1.05)
-    share.spines["right"].set_visible(True)
+    share.spines[["top", "left"]].set_visible(False)
     handles, names = axes.get_legend_handles_labels()
     more, more_names = share.get_legend_handles_labels()
     axes.legend([*handles, *more], [*names, *more_names], loc="upper left",
-                bbox_to_anchor=(1.1, 1.0), fontsize=9)  # fmt: skip
+                bbox_to_anchor=(1.14, 1.0), fontsize=9, frameon=False)  # fmt: skip
     return drawn(figure)

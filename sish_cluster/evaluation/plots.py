@@ -19,6 +19,7 @@ from sish_cluster.evaluation.summary import NO_ANSWER, RunSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = (
@@ -88,7 +89,7 @@ def confusion_figure(summary: RunSummary) -> str:
         answers.append(NO_ANSWER)
     counts = np.array([[summary.confusion.get((t, a), 0) for a in answers] for t in truths])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 0.62 if len(answers) <= 12 else 0.42
+    side = 0.5 if len(answers) <= 12 else 0.42
     figure, axes = new_figure(1.6 + side * len(answers), 1.2 + side * len(truths))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     axes.set_xticks(range(len(answers)), answers, rotation=40, ha="right")
@@ -136,14 +137,16 @@ def recall_figure(summaries: Sequence[RunSummary]) -> str | None:
     ]
     if not shown:
         return None
-    figure, axes = new_figure(6.2, 3.6)
+    figure, axes = new_figure(4.4, 3.4)
     for number, name, summary in shown:
         recalls = np.asarray(summary.recalls)
         low, high = np.percentile(recalls, [5, 95])
         mean = float(recalls.mean())
         spread = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
-        axes.errorbar([summary.coverage], [mean], yerr=spread, fmt="o", markersize=8, capsize=3,
-                      color=colour(number), label=name)  # fmt: skip
+        # Runs that agree lie on one spot: rings of different size show how many they are.
+        axes.errorbar([summary.coverage], [mean], yerr=spread, fmt="o", markersize=6 + 3 * number,
+                      markerfacecolor="none", markeredgewidth=2, capsize=3, color=colour(number),
+                      label=name)  # fmt: skip
     axes.set_xlim(-0.02, 1.04)
     axes.set_ylim(-0.02, 1.06)
     axes.grid(True)
@@ -155,10 +158,12 @@ def recall_figure(summaries: Sequence[RunSummary]) -> str | None:
 
 def speed_figure(points: Sequence[SpeedPoint], summaries: Sequence[RunSummary]) -> str | None:
     """Return milliseconds a query patch against eligible postings, both axes logarithmic."""
-    figure, axes = new_figure(6.2, 3.6)
+    figure, axes = new_figure(4.4, 3.4)
     series: dict[str, list[SpeedPoint]] = {}
+    several = len({point.collection for point in points}) > 1
     for point in points:
-        series.setdefault(f"{point.collection}: {point.mode}", []).append(point)
+        name = f"{point.collection}: {point.mode}" if several else str(point.mode)
+        series.setdefault(name, []).append(point)
     for number, (name, held) in enumerate(series.items()):
         ordered = sorted(held, key=lambda point: point.eligible)
         sizes = [point.eligible for point in ordered]
@@ -175,6 +180,8 @@ def speed_figure(points: Sequence[SpeedPoint], summaries: Sequence[RunSummary]) 
         return None
     axes.set_xscale("log")
     axes.set_yscale("log")
+    with_plain_numbers(axes.xaxis)
+    with_plain_numbers(axes.yaxis)
     axes.grid(True, which="major")
     axes.set_xlabel("eligible postings")
     axes.set_ylabel("ms a query patch, p50 to p95" if points else "ms a query, p50")
@@ -199,6 +206,17 @@ def map_figure(points: PatchMap) -> str:
     axes.spines[:].set_visible(False)
     _legend_outside(axes)
     return drawn(figure, as_png=True)
+
+
+def with_plain_numbers(axis: Axis) -> None:
+    """Write a logarithmic axis's numbers as people read them: 0.1, 50, 2000 rather than powers."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    low, high = axis.get_view_interval()
+    # Less than two decades would show one number or none: then the steps between get theirs too.
+    few = FuncFormatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else "")
+    axis.set_minor_formatter(few if high < 100 * low else NullFormatter())
 
 
 def _legend_outside(axes: Axes) -> None:
