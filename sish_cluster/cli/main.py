@@ -20,6 +20,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "sish_cluster.cli.collection:collection",
         "Create, list, describe; forget slides.",
     ),
+    "evaluate": ("sish_cluster.cli.evaluate:evaluate", "Measure how good the answers are."),
+    "calibrate": ("sish_cluster.cli.calibrate:calibrate", "Measure and propose search bounds."),
+    "import": (
+        "sish_cluster.cli.import_files:import_files",
+        "Import published files, features, tables.",
+    ),
+    "export": (
+        "sish_cluster.cli.export_files:export_files",
+        "Write a collection as published files or a table.",
+    ),
     "status": ("sish_cluster.cli.status:status", "Show the cluster, its shards and the encoder."),
     "shard": ("sish_cluster.cli.shard:shard", "Serve a part of every collection."),
     "router": ("sish_cluster.cli.router:router", "Serve one front for all shards."),

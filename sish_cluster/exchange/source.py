@@ -7,19 +7,16 @@ was expected; the slides after it go on. Streams are drawn one slide at a time.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sish_cluster.core.collection import PUBLISHED_MAX_DISTANCE, Collection
 from sish_cluster.core.errors import BadLabels, SishError
 from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.core.slide import Slide, canonical_bytes, digest_of
+from sish_cluster.core.slide import Slide, canonical_bytes, digest_of, patient_of
 
 LabelsTable = Mapping[str, Slide]
 """Slides of a labels table by slide id."""
-
-_TCGA = re.compile(r"(TCGA-\w+-\w+)-", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +95,8 @@ def labelled(known: Slide, labels: LabelsTable | None) -> Slide:
         If the table has no row for the slide.
     """
     if labels is None:
-        return known if known.patient else dataclasses.replace(known, patient=_patient_of(known))
+        patient = known.patient or patient_of(known.slide_id)
+        return dataclasses.replace(known, patient=patient)
     row = labels.get(known.slide_id)
     if row is None:
         raise BadLabels(
@@ -113,12 +111,6 @@ def labelled(known: Slide, labels: LabelsTable | None) -> Slide:
         labels={**known.labels, **row.labels},
         mpp=row.mpp or known.mpp,
     )
-
-
-def _patient_of(slide: Slide) -> str:
-    """Return the patient in a TCGA name (up to the third dash), else what is known: nothing."""
-    match = _TCGA.match(slide.slide_id)
-    return match.group(1) if match else ""
 
 
 def each_file(
