@@ -65,7 +65,7 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise BadWeights(
-            f"{path}: is no checkpoint of a training: {str(error).splitlines()[0][:200]}."
+            f"{path}: is no checkpoint of a training: {str(error).partition(chr(10))[0][:200]}."
             " Remove it to begin again"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -1,9 +1,10 @@
 """The key network's training: loss, codebook care, schedule.
 
 The loss is the published one. Three numbered differences keep all 128 codewords alive, which the
-published recipe leaves to luck: (1) at the first step the codebook becomes the k-means centres of the
-encoder's output, (2) a codeword that hardly any place takes is moved onto a drawn place of the batch,
-until the last part of the training, and (3) the learning rate warms up and then falls along a cosine.
+published recipe leaves to luck: (1) at a few early steps the codebook becomes the k-means centres of
+the encoder's output, and its learning rate is ten times that of the rest, (2) a codeword that hardly
+any place takes is moved onto a drawn place of the batch, until the last part of the training, and (3)
+the learning rate warms up and then falls along a cosine.
 
 Source
 ------
@@ -44,15 +45,21 @@ class VqVaeTrainingSettings:
     """Side of a training crop, px: the network is convolutional, its reach is shorter."""
     learning_rate: float = 1e-3
     """Adam's, at its highest."""
+    codebook_rate_ratio: float = 10.0
+    """Codewords' learning rate over the others': nothing bounds the encoder's output, and codewords that
+    follow it too slowly let the commitment grow without end."""
     last_rate_share: float = 0.03
     """Share of the learning rate that is left at the last step."""
     warm_up_steps: int = 100
     """Steps over which the learning rate rises: the batch statistics settle first."""
+    refit_steps: tuple[int, ...] = (0, 50, 150, 300)
+    """Steps at which the codebook becomes the k-means centres of the batch: early, while the encoder
+    moves fast."""
     revive_every: int = 25
     """Steps between looks for codewords nobody takes."""
     revive_until: float = 0.8
     """Share of the training after which the codebook is left alone."""
-    dead_share: float = 0.15
+    dead_share: float = 0.35
     """A codeword is dead when it takes less than this share of an even share of places."""
     usage_memory: float = 0.95
     """Weight of the past in a codeword's running share of places: about 20 steps."""
@@ -85,7 +92,7 @@ class VqVaeTask:
     device
         Where it is trained.
     begins_codebook
-        Whether the first step replaces the codebook by k-means centres; not for trained weights.
+        Whether early steps replace the codebook by k-means centres; not for trained weights.
     """
 
     def __init__(
@@ -97,7 +104,9 @@ class VqVaeTask:
         begins_codebook: bool = True,
     ) -> None:
         self._network = placed(network, torch.device(device)).train()
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=settings.learning_rate)
+        words = list(self._network.codebook.parameters())
+        others = [*self._network.encoder.parameters(), *self._network.decoder.parameters()]
+        self._optimizer = torch.optim.Adam([{"params": others}, {"params": words}])
         self._settings = settings
         self._device = device
         self._begins_codebook = begins_codebook
@@ -118,10 +127,9 @@ class VqVaeTask:
     def losses_of(self, batch: torch.Tensor, step: int) -> Mapping[str, torch.Tensor]:
         """Return ``loss``, its terms, and the codebook's perplexity in this batch."""
         x = batch.to(self._device).to(memory_format=torch.channels_last)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate_at(step)
-        if step == 0 and self._begins_codebook:
-            self._begin_codebook(x)
+        self._set_rates(step)
+        if step in self._settings.refit_steps and self._begins_codebook:
+            self._refit_codebook(x)
         terms = self._network.terms_of(x)
         shares = torch.bincount(terms.codewords.flatten(), minlength=CODEBOOK_SIZE).float()
         shares /= shares.sum()
@@ -152,10 +160,15 @@ class VqVaeTask:
         self._shares = state["shares"].to(self._device)
         self._n_revived = state["n_revived"]
 
+    def _set_rates(self, step: int) -> None:
+        others, words = self._optimizer.param_groups
+        others["lr"] = self._settings.learning_rate_at(step)
+        words["lr"] = others["lr"] * self._settings.codebook_rate_ratio
+
     @torch.no_grad()
-    def _begin_codebook(self, x: torch.Tensor) -> None:
+    def _refit_codebook(self, x: torch.Tensor) -> None:
         places = _places_of(self._network.encoder(x))
-        self._network.codebook.embedding.weight.copy_(centres_of(places))
+        self._replace_codewords(torch.arange(CODEBOOK_SIZE), centres_of(places))
 
     @torch.no_grad()
     def _revive(self) -> None:
@@ -163,12 +176,17 @@ class VqVaeTask:
         if not len(dead):
             return
         drawn = torch.randint(len(self._places), (len(dead),)).to(self._places.device)
-        weight = self._network.codebook.embedding.weight
-        weight[dead] = self._places[drawn]
-        for moment in ("exp_avg", "exp_avg_sq"):
-            self._optimizer.state[weight][moment][dead] = 0.0
-        self._shares[dead] = 1.0 / CODEBOOK_SIZE
+        self._replace_codewords(dead, self._places[drawn])
         self._n_revived += len(dead)
+
+    def _replace_codewords(self, rows: torch.Tensor, vectors: torch.Tensor) -> None:
+        """Put vectors in the place of codewords, and forget their momentum and their use."""
+        weight = self._network.codebook.embedding.weight
+        weight[rows] = vectors
+        for moment in ("exp_avg", "exp_avg_sq"):
+            if moment in self._optimizer.state[weight]:
+                self._optimizer.state[weight][moment][rows] = 0.0
+        self._shares[rows] = 1.0 / CODEBOOK_SIZE
 
 
 def batches_of(

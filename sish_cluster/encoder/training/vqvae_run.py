@@ -135,8 +135,10 @@ def _task(run: VqVaeRun) -> VqVaeTask:
 
 
 def _loop_settings(run: VqVaeRun, crops: Crops, held_out: npt.NDArray[np.bool_]) -> LoopSettings:
+    # More or fewer steps are no other training: the schedule then follows the new number.
+    recipe = {k: v for k, v in dataclasses.asdict(run.training).items() if k != "n_steps"}
     what = {
-        "training": dataclasses.asdict(run.training),
+        "training": recipe,
         "crops": crops.identity,
         "held_out": np.flatnonzero(held_out).tolist(),
         "initial": read_weights(run.initial).digest if run.initial else "",

@@ -1,0 +1,1 @@
+"""What keys are worth: guided searches of tiles against exact ones."""
