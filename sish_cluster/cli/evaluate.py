@@ -220,7 +220,7 @@ def _contents(
         drawn = map_of(client, name, slides, label_field=evaluation.settings.label_field)
         if drawn is not None:
             maps[name] = drawn
-    run = evaluation.runs[-1]
+    run = next((r for r in evaluation.runs if r.plan.mode is Mode.EXACT), evaluation.runs[0])
     if options["tiles"]:
         picture = tile_pictures(options["tiles"], options["table"])
         examples[str(run.plan)] = examples_of(run, picture)

@@ -152,7 +152,12 @@ class Evaluated:
     skipped: Sequence[tuple[str, str]] = ()
 
     def reference_of(self, run: Run) -> Run | None:
-        """Return the EXACT run beside which ``run``'s recall is measured; None where there is none."""
+        """Return the EXACT run beside which ``run``'s recall is measured; None where there is none.
+
+        DIRECT has none: it goes by another distance, so it misses nothing by finding other slides.
+        """
+        if run.plan.mode is Mode.DIRECT:
+            return None
         wanted = (run.plan.collection, Mode.EXACT, run.plan.ranking)
         plans = {(r.plan.collection, r.plan.mode, r.plan.ranking): r for r in self.runs}
         return plans.get(wanted)
