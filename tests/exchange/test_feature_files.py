@@ -9,6 +9,7 @@ from sish_cluster.core.query import Mode
 from sish_cluster.core.slide import Slide
 from sish_cluster.exchange.feature_files import Keep, feature_source
 from sish_cluster.exchange.source import Unreadable
+from sish_cluster.local import open_home
 
 D = 40
 
@@ -146,8 +147,6 @@ def test_a_folder_without_features_is_refused(tmp_path):
 
 
 def test_imported_features_are_searched_by_their_codes(tmp_path, sish, home):
-    from sish_cluster.local import open_home
-
     for name in "abc":
         write(tmp_path / f"{name}.h5", drawn(6, seed=ord(name)))
     arguments = ("features", "--h5", tmp_path, "-c", "demo", "--keep", "codes", "--home", home)
@@ -158,3 +157,21 @@ def test_imported_features_are_searched_by_their_codes(tmp_path, sish, home):
         found = client.search("demo", query)
         assert (found.results[0].slide.slide_id, found.results[0].distance) == ("b", 0)
         assert found.mode is Mode.EXACT
+
+
+def test_imported_embeddings_are_searched_directly_and_survive_a_table(tmp_path, sish, home):
+    folder, table = tmp_path / "features", tmp_path / "table.parquet"
+    folder.mkdir()
+    for name in "abc":
+        write(folder / f"{name}.h5", np.abs(drawn(6, seed=ord(name))))
+    sish("import", "features", "--h5", folder, "-c", "first", "--keep", "both", "--home", home)
+    sish("export", "first", "--to", "parquet", table, "--home", home)
+    sish("import", "tables", "--parquet", table, "-c", "second", "--home", home)
+    answers = []
+    with open_home(home) as client:
+        for collection in ("first", "second"):
+            query = client.encoded_slide(collection, "c")
+            found = client.search(collection, query, mode=Mode.DIRECT)
+            answers.append([(r.slide.slide_id, r.distance, r.matches) for r in found.results])
+    assert answers[0] == answers[1]
+    assert answers[0][0][:2] == ("c", 0)
