@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sish_cluster.core.collection import Collection
-from sish_cluster.core.embedding import no_embeddings
 from sish_cluster.core.errors import Corrupt
 from sish_cluster.core.key import UNIVERSE
 from sish_cluster.core.posting import PatchColumns
@@ -147,10 +146,9 @@ def stored_patches(
     damage += vectors.damage.values()
     if damage:
         raise joined(damage)
-    embeddings = no_embeddings(entry.record.postings)
-    for block in vectors.blocks().values():
-        embeddings = block.rows[:, : collection.dimensions]
-    return PatchColumns(*columns.of(headers), embeddings)
+    n = entry.record.postings
+    block = vectors.blocks().get(entry.serial, SlideVectors.room(n, collection.dimensions))
+    return PatchColumns(*columns.of(headers), block.rows[:, : collection.dimensions])
 
 
 def joined(damage: list[Corrupt]) -> Corrupt:

@@ -11,6 +11,8 @@ import numpy as np
 from sish_cluster.core.clock import NEVER_CANCELLED
 from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard.index import PostingIndex
+from sish_cluster.shard.vectors import SlideVectors, Vectors
+from sish_cluster.shard.vectors_search import direct
 
 _CODE_BYTES = 128
 _MODES = (Mode.EXACT, Mode.GUIDED, Mode.SISH)
@@ -42,6 +44,19 @@ def warm_kernels() -> None:
                 mergeable=mergeable,
                 cancellation=NEVER_CANCELLED,
             )
+    embeddings = np.ones((4, 1), np.float16)
+    vectors = Vectors(dimensions=1)
+    for ordinal in range(2):
+        vectors.put(ordinal, SlideVectors.of(embeddings))
+    direct(
+        snapshot,
+        vectors.view(2),
+        embeddings,
+        SearchSettings(mode=Mode.DIRECT),
+        eligible=eligible,
+        slide_ids_of=lambda ordinals: [str(ordinal) for ordinal in ordinals.tolist()],
+        cancellation=NEVER_CANCELLED,
+    )
     snapshot.range_rows(0, 8, eligible=eligible, limit=8, after=None)
     snapshot.neighbours(2, n_below=1, n_above=1, eligible=eligible)
     index.forget(np.zeros(1, np.uint32))

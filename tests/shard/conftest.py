@@ -22,13 +22,20 @@ from sish_cluster.wire.values import pack_collection, slide_parts
 
 FINGERPRINT = "fingerprint-1"
 DEMO = Collection("demo", fingerprint=FINGERPRINT, code_bits=128)
+DIMENSIONS = 24
+BOTH = Collection("both", fingerprint=FINGERPRINT, code_bits=128, dimensions=DIMENSIONS)
+EMBEDDED = Collection(
+    "embedded", fingerprint=FINGERPRINT, code_bits=0, dimensions=DIMENSIONS, has_keys=False
+)
 
 
 class Maker:
-    """Makes slides and queries of 128-bit codes."""
+    """Makes slides and queries of 128-bit codes, and of embeddings of 24 dimensions."""
 
     fingerprint = FINGERPRINT
     collection = DEMO
+    both = BOTH
+    embedded = EMBEDDED
 
     def patches(self, rng_seed, n=5, *, low=0, high=UNIVERSE, code_bytes=16):
         rng = np.random.default_rng(rng_seed)
@@ -41,6 +48,25 @@ class Maker:
     def slide(self, slide_id, rng_seed=0, n=5, *, fingerprint=FINGERPRINT, patches=None, **labels):
         columns = self.patches(rng_seed, n) if patches is None else patches
         return EncodedSlide.whole(Slide(slide_id, **labels), columns, fingerprint)
+
+    def embedded_patches(self, rng_seed, n=5, *, code_bytes=16, dimensions=DIMENSIONS):
+        rng = np.random.default_rng(rng_seed)
+        plain = self.patches(rng_seed, n, code_bytes=max(1, code_bytes))
+        codes = plain.codes[:, :code_bytes]
+        embeddings = rng.standard_normal((n, dimensions))
+        return PatchColumns.of(plain.keys, codes, plain.corners, embeddings=embeddings)
+
+    def embedded_slide(self, slide_id, rng_seed=0, n=5, *, code_bytes=16, **labels):
+        columns = self.embedded_patches(rng_seed, n, code_bytes=code_bytes)
+        return self.slide(slide_id, patches=columns, **labels)
+
+    def directly_found(self, shard, encoded, collection="both"):
+        """Return the slide ids whose embeddings are those of a slide's own patches."""
+        query = self.query(encoded.patches, mode=Mode.DIRECT, min_cosine=1.0)
+        answer = shard.search(collection, query)
+        counts = np.diff(answer.candidates.offsets).tolist()
+        assert counts == [len(answer.slides)] * len(encoded.patches)
+        return sorted(slide.slide_id for slide in answer.slides)
 
     def query(self, patches, *, where=None, **settings):
         chosen = {"mode": Mode.EXACT, "max_distance": 0} | settings

@@ -9,11 +9,13 @@ import random
 import threading
 
 import grpc
+import numpy as np
 import pytest
 
 from sish_cluster.shard.backup import backed_up
 from sish_cluster.shard.check import checked
 from sish_cluster.shard.data_dir import DataDir
+from sish_cluster.shard.settings import ShardSettings
 from sish_cluster.shard.shard import Shard
 from sish_cluster.wire.sish.v1 import shard_pb2
 
@@ -44,8 +46,9 @@ class Oracle:
 
 
 def changes(server, make, requests_of, rng, oracle):
-    """Ingest, update and forget until the server is gone."""
+    """Ingest, update and forget, with embeddings and without, until the server is gone."""
     while True:
+        changed_with_embeddings(server, make, requests_of, rng)
         encoded = [make.slide(f"s{rng.randrange(SLIDES)}", rng.randrange(3), 20) for _ in range(40)]
         distinct = {e.slide.slide_id: e for e in encoded}
         for e in distinct.values():
@@ -61,12 +64,38 @@ def changes(server, make, requests_of, rng, oracle):
         oracle.end(slide_id, None)
 
 
+def changed_with_embeddings(server, make, requests_of, rng):
+    """Ingest some slides with embeddings and forget one; what is kept of them tells which they are."""
+    names = {f"s{rng.randrange(SLIDES)}": rng.randrange(3) for _ in range(10)}
+    slides = [make.embedded_slide(name, rng_seed, 80) for name, rng_seed in names.items()]
+    stream = (request for e in slides for request in requests_of(e, collection="both"))
+    for stored in server.stub.Ingest(stream, timeout=30):
+        assert not stored.error
+    slide_id = f"s{rng.randrange(SLIDES)}"
+    forget = shard_pb2.ForgetRequest(collection="both", slide_id=slide_id)
+    server.stub.Forget(forget, timeout=30)
+
+
+def check_embeddings(data_dir, make):
+    """Every slide left has the embeddings of one of its versions, in the store and in memory."""
+    with Shard(ShardSettings(data_dir)) as shard:
+        listed = list(shard.list_slides("both"))
+        assert len(listed) > 10
+        for stored in listed:
+            every = [make.embedded_slide(stored.slide.slide_id, seed, 80) for seed in range(3)]
+            (encoded,) = [e for e in every if e.version == stored.version]
+            kept = shard.encoded_slide("both", stored.slide.slide_id)
+            assert np.array_equal(kept.patches.embeddings, encoded.patches.embeddings)
+            assert stored.slide.slide_id in make.directly_found(shard, encoded)
+
+
 def test_every_acknowledged_change_survives_kills_at_random_moments(
     serve, make, requests_of, tmp_path
 ):
     rng = random.Random(20220)
     server, oracle = serve("--checkpoint-postings", "200"), Oracle()
     server.create()
+    server.create(make.both)
     for i in range(ROUNDS):
         killer = threading.Timer(rng.uniform(0.0, 0.25), server.process.kill)
         killer.start()
@@ -86,6 +115,7 @@ def test_every_acknowledged_change_survives_kills_at_random_moments(
     report = checked(DataDir(server.data_dir))
     assert (report.damage, report.checkpoint_damage) == ([], [])
     assert DataDir(server.data_dir).checkpoint("demo").exists()
+    check_embeddings(server.data_dir, make)
 
 
 def back_up(data_dir, target):
