@@ -257,18 +257,19 @@ def falling(same: npt.NDArray[np.int64], total: npt.NDArray[np.int64]) -> list[f
     """
     pools: list[list[float]] = []
     for hits, n in zip(same.tolist(), total.tolist(), strict=True):
+        if not n and pools:
+            pools[-1][2] += 1
+            continue
         pools.append([hits, n, 1])
-        while len(pools) > 1 and _share(pools[-1], _share(pools[-2], 1.0)) > _share(pools[-2], 1.0):
+        while len(pools) > 1 and _share(pools[-1]) > _share(pools[-2]):
             last = pools.pop()
             pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]
-    shares: list[float] = []
-    for pool in pools:
-        shares += [_share(pool, shares[-1] if shares else 1.0)] * int(pool[2])
-    return shares
+    return [_share(pool) for pool in pools for _ in range(int(pool[2]))]
 
 
-def _share(pool: Sequence[float], empty: float) -> float:
-    return pool[0] / pool[1] if pool[1] else empty
+def _share(pool: Sequence[float]) -> float:
+    """Return a pool's share; 1 for the empty bins before the first neighbour."""
+    return pool[0] / pool[1] if pool[1] else 1.0
 
 
 def _names(result: PatchesResult) -> list[Name]:
