@@ -102,17 +102,22 @@ def _commit():
         return ""
 
 
-def printed(rows):
-    """Print the table."""
-    heads = ("what", "N", "who", "median", "p99", "unit", "quality", "ratio", "goal", "limit")
-    cells = [heads]
+def shown(rows):
+    """Return the table's cells, the heads first."""
+    cells = [("what", "N", "who", "median", "p99", "unit", "quality", "ratio", "goal", "limit")]
     for r in rows:
         ratio = "" if r.ratio is None else f"{r.ratio:.2f}"
         times = (_short(r.median_ns), _short(r.p99_ns))
         cells.append(
             (r.what, f"{r.size:.0e}", r.who, *times, r.unit, r.quality, ratio, r.goal, r.limit)
         )
-    widths = [max(len(str(line[i])) for line in cells) for i in range(len(heads))]
+    return cells
+
+
+def printed(rows):
+    """Print the table."""
+    cells = shown(rows)
+    widths = [max(len(str(line[i])) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         print(
             "  ".join(

@@ -206,12 +206,17 @@ class PostingIndex:
                 "postings of a forgotten ordinal: a slide stored again needs a new ordinal"
             )
         postings_of = _grown(now.postings_of, n_ordinals)
-        postings_of += _counts(segment, n_ordinals)
+        first = int(segment.ordinals.min())
+        counts = np.bincount(segment.ordinals - np.uint32(first)).astype(np.uint32)
+        postings_of[first : first + len(counts)] += counts
+        n_postings = now.n_postings + len(segment)
         segments = [*now.segments, segment]
         while self._may_join(segments[-2:]):
             joined = merged(segments[-2:], [None, None])
             segments[-2:] = [joined]
-        self._current = self._snapshot(segments, postings_of, is_forgotten)
+        self._current = Snapshot(
+            self._code_bytes, tuple(segments), postings_of, is_forgotten, n_postings
+        )
 
     def _may_join(self, newest: Sequence[Segment]) -> bool:
         """Whether the two newest segments are small, of similar size, and not being compacted."""
