@@ -22,14 +22,16 @@ from sish_cluster.cli.output import console, failures_table
 from sish_cluster.cli.progress import SlideBars
 from sish_cluster.core.errors import BadSlide
 from sish_cluster.local.indexing import FolderContents, IndexReport, folder_contents, indexed
+from sish_cluster.local.keeping import Keep
 
 EXAMPLES = [
     "sish index slides/ --labels labels.csv --collection demo",
     "sish index slides/ --labels labels.csv -c demo --no-ray --mpp 0.5",
     "sish index slides/ --labels labels.csv -c demo --router 127.0.0.1:7500 --ray 10.0.0.1:6379",
     "sish index slides/ --labels labels.csv -c demo --encoder 127.0.0.1:7600",
+    "sish index slides/ --labels labels.csv -c features --embedder retccl --weights best_ckpt.pth",
 ]
-"""One machine, without Ray, a cluster with Ray, a cluster with an encoder service."""
+"""One machine, without Ray, a cluster with Ray, a cluster with an encoder service, another method."""
 
 
 @click.command(cls=ExampleCommand, examples=EXAMPLES)
@@ -41,6 +43,9 @@ EXAMPLES = [
 @click.option("--no-ray", is_flag=True, help="Encode in this process, without Ray.")
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="A running Ray cluster to use.")
 @click.option("--actors", type=click.IntRange(1), help="Encoder actors.  [default: one per core]")
+@click.option("--keep", type=click.Choice([str(keep) for keep in Keep]),
+              help="What a new collection keeps of each patch: codes (sish, guided, exact searches),"
+              " embeddings (direct searches) or both.  [default: codes; embeddings without keys]")  # fmt: skip
 @encoder_options
 @cluster_options
 def index(slides_dir: Path, **options: Any) -> None:
@@ -64,6 +69,7 @@ def index(slides_dir: Path, **options: Any) -> None:
             options["collection"],
             contents.slides,
             encoder,
+            keep=None if options["keep"] is None else Keep(options["keep"]),
             watch=bars.watch,
             on_done=bars.done,
         )

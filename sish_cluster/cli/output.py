@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sish_cluster.core.collection import CollectionState
+from sish_cluster.core.embedding import cosine_of
+from sish_cluster.core.query import Mode
 from sish_cluster.core.result import SearchResult
 from sish_cluster.core.slide import Slide
 
@@ -80,11 +82,18 @@ def _add_search(table: Table, name: str, result: SearchResult) -> None:
             escape(found.slide.diagnosis or "-"),
             escape(found.slide.site or "-"),
             f"{found.certainty:.2f}",
-            str(found.distance),
+            distance_cell(found.distance, result),
             str(len(found.matches)),
             "" if row else coverage,
         )
     table.add_section()
+
+
+def distance_cell(distance: int, result: SearchResult) -> str:
+    """Return a distance as its search means it: bits, or the cosine after a DIRECT search."""
+    if result.mode is Mode.DIRECT:
+        return f"cos {float(cosine_of(distance)):.3f}"
+    return str(distance)
 
 
 def summary_of(result: SearchResult) -> str:
@@ -102,6 +111,8 @@ def summary_of(result: SearchResult) -> str:
         f" coverage {result.coverage:.1%} of {result.eligible:,} eligible patches,"
         f" {result.elapsed_ms:.0f} ms[/]"
     )
+    if result.mode_reason:
+        lines.append(f"[dim]{result.mode}: {escape(result.mode_reason)}[/]")
     if result.missing_shards:
         names = escape(", ".join(result.missing_shards))
         lines.append(f"[yellow]incomplete: no answer from shard {names}[/]")

@@ -1,8 +1,10 @@
-"""``sish search``: a slide file in, ranked slides out, as a table, JSON or a page."""
+"""``sish search``: slides in (or a part of one), ranked slides out, as a table, JSON or a page."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +20,22 @@ from sish_cluster.cli.options import (
 )
 from sish_cluster.cli.output import console, printed_json, result_as_json, results_table, summary_of
 from sish_cluster.cli.progress import SlideBars
-from sish_cluster.client import Client, Exclusion, filter_of
+from sish_cluster.client import Client, Exclusion, case_query, case_sources, filter_of
 from sish_cluster.core.cluster import DEFAULT_K
+from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import BadLabels, BadRequest, FingerprintMismatch
 from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.core.query import Filter, Mode, Query, Ranking, SearchSettings
+from sish_cluster.core.query import Filter, Mode, Query, Ranking
 from sish_cluster.core.result import SearchResult
-from sish_cluster.core.slide import Slide
-from sish_cluster.local.asking import encoded_query, query_slide, with_known_labels
+from sish_cluster.local.asking import (
+    case_slide,
+    encoded_case,
+    query_region,
+    query_slide,
+    with_known_labels,
+)
+from sish_cluster.local.encoding import SlideToEncode
+from sish_cluster.local.keeping import kept
 
 if TYPE_CHECKING:
     from sish_cluster.report import SlideFile
@@ -37,14 +47,23 @@ EXAMPLES = [
     "sish search query.svs --collection demo",
     "sish search query.svs -c demo -k 10 --exclude-patient P7 --where site=lung",
     'sish search query.svs -c demo --labels labels.csv --exclude-patient --where "stain in (HE,PAS)"',
-    "sish search query.svs -c demo --html report.html --slides-dir slides/",
+    "sish search query.svs -c demo --region annotation.geojson --html report.html --slides-dir slides/",
+    "sish search block-1.svs block-2.svs -c demo --exclude-patient",
+    "sish search --slide-id stored-slide -c demo --exclude-slide",
+    "sish search query.svs -c features --embedder retccl --weights best_ckpt.pth --ranking retccl",
     "sish search query.svs -c demo --router 127.0.0.1:7500 --mode exact --json",
 ]
 """What people do first, and what each kind of option is for."""
 
 
 @click.command(cls=ExampleCommand, examples=EXAMPLES)
-@click.argument("slide", type=click.Path(path_type=Path))
+@click.argument("slides", type=click.Path(path_type=Path), nargs=-1)
+@click.option("--slide-id", "slide_ids", multiple=True, metavar="ID",
+              help="A slide that is in the collection, as it is stored; may be repeated.")  # fmt: skip
+@click.option("--rectangle", metavar="X,Y,WIDTH,HEIGHT",
+              help="Only this part of the slide, level-0 pixels.")  # fmt: skip
+@click.option("--region", type=click.Path(path_type=Path, dir_okay=False),
+              help="Only the polygons of this GeoJSON file, level-0 pixels (QuPath's export).")  # fmt: skip
 @collection_option
 @click.option("-k", "k", type=click.IntRange(1, 10_000), default=DEFAULT_K, show_default=True,
               help="Most slides.")  # fmt: skip
@@ -62,6 +81,8 @@ EXAMPLES = [
               default=str(Ranking.UNCERTAINTY), help="How slides are ordered.")  # fmt: skip
 @click.option("--max-distance", type=click.IntRange(0), help="Bits two codes may differ in.  "
               "[default: the collection's]")  # fmt: skip
+@click.option("--min-cosine", type=click.FloatRange(-1, 1),
+              help="Least cosine of a patch in mode direct.  [default: 0.7]")  # fmt: skip
 @click.option("--label", "label_field", default="diagnosis", show_default=True,
               help="The label ranking votes on.")  # fmt: skip
 @click.option(
@@ -78,14 +99,21 @@ EXAMPLES = [
               help="Where the pictures of --html come from.")  # fmt: skip
 @encoder_options
 @cluster_options
-def search(slide: Path, **options: Any) -> None:
-    """Find the slides of a collection that look like SLIDE."""
-    if options["slides_dir"] and not options["html"]:
-        raise BadRequest("--slides-dir is for the pictures of --html; give --html FILE too")
-    wanted = query_slide(slide, labels=options["labels"], mpp=options["mpp"])
+def search(slides: Sequence[Path], **options: Any) -> None:
+    """Find the slides of a collection that look like SLIDES.
+
+    Several slides (of one case) are asked about as one query; a part of one slide with --rectangle or
+    --region; slides stored already with --slide-id.
+    """
+    _check(slides, options)
+    region = query_region(rectangle=options["rectangle"], file=options["region"])
+    wanted = [
+        query_slide(slide, labels=options["labels"], mpp=options["mpp"], region=region)
+        for slide in slides
+    ]
     with open_cluster(options["router"], options["home"]) as client:
-        encoded = _encoded(client, wanted, options)
-        query = _query_of(client, encoded, options)
+        parts = _parts(client, wanted, options)
+        query = _query_of(client, parts, options)
         result = client.search(
             options["collection"],
             query,
@@ -94,16 +122,42 @@ def search(slide: Path, **options: Any) -> None:
             allow_partial=options["allow_partial"],
             timeout_s=options["timeout_s"],
         )
-    _printed(encoded.slide, result, as_json=options["as_json"])
+    _printed(parts, result, as_json=options["as_json"])
     if options["html"]:
-        files = _files(slide, encoded.slide, options)
-        _report(encoded.slide, query, result, files, options)
+        _report(parts, query, result, _files(slides, parts, options), options)
 
 
-def _encoded(client: Client, wanted: Any, options: dict[str, Any]) -> EncodedSlide:
-    """Return the query encoded, once its encoder is known to be the collection's."""
+def _check(slides: Sequence[Path], options: dict[str, Any]) -> None:
+    """Refuse options that contradict each other, before anything is read."""
+    if not slides and not options["slide_ids"]:
+        raise BadRequest("name a slide file to search with, or a stored slide with --slide-id")
+    has_region = options["rectangle"] or options["region"]
+    if has_region and (len(slides) != 1 or options["slide_ids"]):
+        raise BadRequest(
+            "--rectangle and --region are a part of one slide file; give exactly one SLIDE and no --slide-id"
+        )
+    if options["slides_dir"] and not options["html"]:
+        raise BadRequest("--slides-dir is for the pictures of --html; give --html FILE too")
+
+
+def _parts(
+    client: Client, wanted: Sequence[SlideToEncode], options: dict[str, Any]
+) -> list[EncodedSlide]:
+    """Return the query's slides: files encoded, stored slides read back."""
     collection = options["collection"]
     definition = client.definition_of(collection)
+    definition.check_mode(Mode(options["mode"]))
+    stored = [client.encoded_slide(collection, slide_id) for slide_id in options["slide_ids"]]
+    if not wanted:
+        return stored
+    encoded = _encoded(definition, wanted, options)
+    return [*(with_known_labels(client, collection, part) for part in encoded), *stored]
+
+
+def _encoded(
+    definition: Collection, wanted: Sequence[SlideToEncode], options: dict[str, Any]
+) -> list[EncodedSlide]:
+    """Return the query's files encoded, once their encoder is known to be the collection's."""
     with contextlib.closing(open_encoder(options, folder=options["encoder_folder"])) as encoder:
         try:
             definition.check_fingerprint(encoder.description.fingerprint)
@@ -113,33 +167,34 @@ def _encoded(client: Client, wanted: Any, options: dict[str, Any]) -> EncodedSli
                 f" {encoder.description})",
                 metadata=error.metadata,
             ) from error
-        with SlideBars("encoding the query", total=1) as bars:
-            encoded = encoded_query(wanted, encoder, watch=bars.watch)
-            bars.done(wanted.slide.slide_id, None)
-    return with_known_labels(client, collection, encoded)
+        is_direct = options["mode"] == str(Mode.DIRECT) or not definition.code_bits
+        with SlideBars("encoding the query", total=len(wanted)) as bars:
+            parts = encoded_case(wanted, encoder, watch=bars.watch, wants_embeddings=is_direct)
+            for part in parts:
+                bars.done(part.slide.slide_id, None)
+    return [kept(part, definition) for part in parts]
 
 
-def _query_of(client: Client, encoded: EncodedSlide, options: dict[str, Any]) -> Query:
-    max_distance = options["max_distance"]
-    if max_distance is None:
-        max_distance = client.definition_of(options["collection"]).max_distance
-    return Query(
-        encoded.patches,
-        encoded.fingerprint,
-        SearchSettings(mode=Mode(options["mode"]), max_distance=max_distance),
-        _where(encoded.slide, options),
-        label_field=options["label_field"],
-        patient=encoded.slide.patient,
+def _query_of(client: Client, parts: Sequence[EncodedSlide], options: dict[str, Any]) -> Query:
+    query = case_query(client.definition_of(options["collection"]), parts)
+    bounds = {name: options[name] for name in ("max_distance", "min_cosine")}
+    settings = dataclasses.replace(
+        query.settings,
+        mode=Mode(options["mode"]),
+        **{name: value for name, value in bounds.items() if value is not None},
+    )
+    return dataclasses.replace(
+        query, settings=settings, where=_where(parts, options), label_field=options["label_field"]
     )
 
 
-def _where(slide: Slide, options: dict[str, Any]) -> Filter:
+def _where(parts: Sequence[EncodedSlide], options: dict[str, Any]) -> Filter:
     given = {name: options[f"exclude_{name}"] for name in ("patient", "institution", "slide")}
     named = Exclusion(
         *(tuple(value for value in values if value != OWN) for values in given.values())
     )
-    own = Exclusion.of(
-        slide,
+    own = Exclusion.of_case(
+        [part.slide for part in parts],
         patient=OWN in given["patient"],
         institution=OWN in given["institution"],
         slide_itself=OWN in given["slide"],
@@ -147,17 +202,24 @@ def _where(slide: Slide, options: dict[str, Any]) -> Filter:
     return filter_of(options["where"], named.and_also(own))
 
 
-def _printed(slide: Slide, result: SearchResult, *, as_json: bool) -> None:
+def _printed(parts: Sequence[EncodedSlide], result: SearchResult, *, as_json: bool) -> None:
+    slide = case_slide(parts)
     if as_json:
-        printed_json(result_as_json(slide, result))
+        answer = result_as_json(slide, result)
+        if len(parts) > 1:
+            answer["parts"] = [part.slide.to_dict() for part in parts]
+            answer["query_patches"] = [list(source) for source in case_sources(parts)]
+        printed_json(answer)
         return
     out = console()
     out.print(results_table([(slide.slide_id, result)]))
     out.print(summary_of(result))
 
 
-def _files(path: Path, slide: Slide, options: dict[str, Any]) -> dict[str, SlideFile]:
-    """Return where pictures come from: the query's file, and those found in ``--slides-dir``."""
+def _files(
+    paths: Sequence[Path], parts: Sequence[EncodedSlide], options: dict[str, Any]
+) -> dict[str, SlideFile]:
+    """Return where pictures come from: the query's files, and those found in ``--slides-dir``."""
     from sish_cluster.encoder.catalogue import find_slides, matched, read_labels, slide_name
     from sish_cluster.report import SlideFile
 
@@ -169,21 +231,25 @@ def _files(path: Path, slide: Slide, options: dict[str, Any]) -> dict[str, Slide
         with contextlib.suppress(BadLabels):
             entries = matched(folder, read_labels(options["labels"])).entries
             files |= {e.slide.slide_id: SlideFile(e.path, e.mpp or mpp) for e in entries}
-    return files | {slide.slide_id: SlideFile(path, slide.mpp or None)}
+    own = zip(parts, paths, strict=False)  # stored slides come after those of files
+    return files | {p.slide.slide_id: SlideFile(path, p.slide.mpp or None) for p, path in own}
 
 
 def _report(
-    slide: Slide,
+    parts: Sequence[EncodedSlide],
     query: Query,
     result: SearchResult,
     files: dict[str, SlideFile],
     options: dict[str, Any],
 ) -> None:
-    from sish_cluster.report import ReportSettings, Searched, SlideFiles, written_report
+    from sish_cluster.report import QueryPart, ReportSettings, Searched, SlideFiles, written_report
 
-    searched = Searched(slide, result, query.settings, query.where)
+    of_case = [QueryPart(part.slide, len(part.patches)) for part in parts]
+    searched = Searched(
+        case_slide(parts), result, query.settings, query.where, parts=of_case if of_case[1:] else ()
+    )
     settings = ReportSettings(
-        title=f"Slides that look like {slide.slide_id}",
+        title=f"Slides that look like {searched.slide.slide_id}",
         about=[("collection", options["collection"])],
         code_bits=8 * query.patches.code_bytes,
     )

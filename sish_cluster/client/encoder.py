@@ -27,7 +27,11 @@ Progress = Callable[[str, int, int], None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EncoderDescription:
-    """What an encoder is: profile, fingerprint, and where its weights come from."""
+    """What an encoder is: profile, fingerprint, and where its weights come from.
+
+    ``dimensions`` is the length of its embeddings (0 where it gives none); ``has_keys`` is False where keys
+    only spread postings over shards; ``mosaic`` says how patches are chosen and read, where not as usual.
+    """
 
     profile: str
     fingerprint: str
@@ -36,9 +40,13 @@ class EncoderDescription:
     texture_weights: str
     actors: int = 0
     queued: int = 0
+    dimensions: int = 0
+    has_keys: bool = True
+    mosaic: str = ""
 
     def __str__(self) -> str:
-        return f"{self.profile}; key: {self.key_weights}; texture: {self.texture_weights}"
+        more = f"; {self.mosaic}" if self.mosaic else ""
+        return f"{self.profile}; key: {self.key_weights}; texture: {self.texture_weights}{more}"
 
 
 class EncoderClient:
@@ -68,6 +76,9 @@ class EncoderClient:
             found.texture_weights,
             found.actors,
             found.queued,
+            found.dimensions,
+            not found.lacks_keys,
+            found.mosaic,
         )
 
     async def encode_slide(
@@ -75,6 +86,8 @@ class EncoderClient:
         path: str,
         slide: Slide,
         *,
+        region: str = "",
+        wants_embeddings: bool = False,
         on_progress: Progress = lambda stage, done, total: None,
         timeout_s: float = ENCODE_TIMEOUT_S,
     ) -> EncodedSlide:
@@ -86,13 +99,21 @@ class EncoderClient:
             Relative to the server's slide folder.
         slide
             Identity and labels; ``mpp`` is used where the file has none.
+        region
+            GeoJSON of the part whose patches are wanted, level-0 pixels; ``""`` for the mosaic.
+        wants_embeddings
+            Whether embeddings are wanted beside codes.
 
         Raises
         ------
         BadSlide
             If the server cannot read it, or it has no tissue.
+        BadRequest
+            If the region cannot be understood, or lies outside the slide.
         """
-        request = pb.EncodeSlideRequest(path=path, slide=pack_slide(slide))
+        request = pb.EncodeSlideRequest(
+            path=path, slide=pack_slide(slide), region=region, wants_embeddings=wants_embeddings
+        )
         assembler = SlideAssembler()
         with errors_of(self._address, what="encoder"):
             async for response in self._stub.EncodeSlide(request, timeout=timeout_s):

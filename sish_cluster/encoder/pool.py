@@ -132,7 +132,7 @@ def encode_all(
     with contextlib.ExitStack() as stack:
         queue: _Queue | None = None
         for entry in entries:
-            entry, outcome = _looked_up(entry, settings, cache)  # noqa: PLW2901 - with its digest
+            entry, outcome = _looked_up(entry, settings, cache)
             if outcome is not None:
                 n = len(outcome.patches) if isinstance(outcome, EncodedSlide) else 0
                 tell(SlideProgress(entry.slide.slide_id, STORED, n, n))

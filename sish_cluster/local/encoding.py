@@ -25,6 +25,7 @@ from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.slide import Slide
 
 if TYPE_CHECKING:
+    from sish_cluster.encoder.region import Region
     from sish_cluster.encoder.settings import EncoderSettings
 
 SERVICE_TIMEOUT_S = 3600.0
@@ -33,11 +34,12 @@ SERVICE_TIMEOUT_S = 3600.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SlideToEncode:
-    """One file to encode: where it is, who it is, its mpp where the file states none."""
+    """One file to encode: where it is, who it is, its mpp where the file states none; or a region of it."""
 
     path: Path
     slide: Slide
     mpp: float | None = None
+    region: Region | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +78,13 @@ class SlideEncoder(Protocol):
     def description(self) -> EncoderDescription:
         """What it is: fingerprint, code bits, where the weights come from."""
 
-    def encoded(self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched) -> Encoding:
+    def encoded(
+        self,
+        slides: Sequence[SlideToEncode],
+        *,
+        watch: Watch = unwatched,
+        wants_embeddings: bool = False,
+    ) -> Encoding:
         """Yield each slide as it is ready, in any order; a failure never stops the others."""
 
 
@@ -122,16 +130,25 @@ class LocalEncoder:
             found.code_bits,
             found.key_weights,
             found.texture_weights,
+            dimensions=found.dimensions,
+            has_keys=found.has_keys,
+            mosaic=found.mosaic,
         )
 
-    def encoded(self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched) -> Encoding:
+    def encoded(
+        self,
+        slides: Sequence[SlideToEncode],
+        *,
+        watch: Watch = unwatched,
+        wants_embeddings: bool = False,
+    ) -> Encoding:
         """Yield each slide as it is ready; see `encoder.pool.encode_all`."""
         from sish_cluster.encoder import pool
         from sish_cluster.encoder.catalogue import CatalogueEntry
         from sish_cluster.encoder.encoded_store import EncodedStore
         from sish_cluster.encoder.settings import ActorSettings
 
-        entries = [CatalogueEntry(slide.path, slide.slide, slide.mpp) for slide in slides]
+        entries = [CatalogueEntry(s.path, s.slide, s.mpp, s.region) for s in slides]
         outcomes = pool.encode_all(
             entries,
             self._settings,
@@ -145,7 +162,7 @@ class LocalEncoder:
         with contextlib.closing(cast(Any, outcomes)):
             for outcome in outcomes:
                 if isinstance(outcome, EncodedSlide):
-                    yield outcome
+                    yield outcome if wants_embeddings else _codes_alone(outcome)
                 else:
                     yield SlideFailure(outcome.slide_id, outcome.error.message)
 
@@ -190,14 +207,21 @@ class ServiceEncoder:
         """What it is."""
         return self._thread.result_of(self._client.describe())
 
-    def encoded(self, slides: Sequence[SlideToEncode], *, watch: Watch = unwatched) -> Encoding:
+    def encoded(
+        self,
+        slides: Sequence[SlideToEncode],
+        *,
+        watch: Watch = unwatched,
+        wants_embeddings: bool = False,
+    ) -> Encoding:
         """Yield each slide in order; as many are asked for at once as the service has actors."""
         window = max(1, self.description.actors)
         asked: collections.deque[concurrent.futures.Future[EncodedSlide | SlideFailure]]
         asked = collections.deque()
         try:
             for slide in slides:
-                asked.append(self._thread.submitted(self._outcome_of(slide, watch)))
+                work = self._outcome_of(slide, watch, wants_embeddings=wants_embeddings)
+                asked.append(self._thread.submitted(work))
                 if len(asked) >= window:
                     yield asked.popleft().result()
             while asked:
@@ -206,7 +230,9 @@ class ServiceEncoder:
             for future in asked:
                 future.cancel()
 
-    async def _outcome_of(self, slide: SlideToEncode, watch: Watch) -> EncodedSlide | SlideFailure:
+    async def _outcome_of(
+        self, slide: SlideToEncode, watch: Watch, *, wants_embeddings: bool
+    ) -> EncodedSlide | SlideFailure:
         slide_id = slide.slide.slide_id
         deadline = Deadline.after(SERVICE_TIMEOUT_S)
         try:
@@ -214,6 +240,8 @@ class ServiceEncoder:
                 lambda: self._client.encode_slide(
                     self._relative(slide.path),
                     dataclasses.replace(slide.slide, mpp=slide.mpp or 0.0),
+                    region="" if slide.region is None else slide.region.text,
+                    wants_embeddings=wants_embeddings,
                     on_progress=lambda *step: watch(SlideProgress(slide_id, *step)),
                     timeout_s=max(0.001, deadline.remaining_s()),
                 ),
@@ -231,6 +259,10 @@ class ServiceEncoder:
                 " folder, or name it with --encoder-folder",
                 field="path",
             ) from None
+
+
+def _codes_alone(slide: EncodedSlide) -> EncodedSlide:
+    return EncodedSlide.whole(slide.slide, slide.patches.without_embeddings(), slide.fingerprint)
 
 
 async def _connected(address: str) -> EncoderClient:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sish_cluster.client import Client, EncoderDescription
-from sish_cluster.core.collection import Collection, default_max_distance
+from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import SishError, UnknownCollection
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.slide import Slide
@@ -23,6 +23,7 @@ from sish_cluster.local.encoding import (
     Watch,
     unwatched,
 )
+from sish_cluster.local.keeping import Keep, check_keep, collection_of, kept, usual_keep
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,21 +90,31 @@ def folder_contents(
     )
 
 
-def ensured_collection(client: Client, name: str, encoder: EncoderDescription) -> bool:
-    """Make the collection if it is missing, else check its fingerprint; return whether it was made.
+def ensured_collection(
+    client: Client, name: str, encoder: EncoderDescription, *, keep: Keep | None = None
+) -> Collection:
+    """Make the collection if it is missing, else check that it is this encoder's; return it.
+
+    Parameters
+    ----------
+    keep
+        What it keeps; None for what it keeps already, or for what is usual for the encoder.
 
     Raises
     ------
     FingerprintMismatch
         If it belongs to another encoder.
+    BadRequest
+        If it keeps something else.
     """
-    bound = default_max_distance(encoder.profile, encoder.code_bits)
-    wanted = Collection(name, encoder.fingerprint, encoder.code_bits, bound, str(encoder))
     try:
-        client.definition_of(name).check_fingerprint(encoder.fingerprint)
+        found = client.definition_of(name)
     except UnknownCollection:
-        return client.create_collection(wanted)
-    return False
+        client.create_collection(collection_of(name, encoder, keep or usual_keep(encoder)))
+        return client.definition_of(name)
+    found.check_fingerprint(encoder.fingerprint)
+    check_keep(found, keep)
+    return found
 
 
 def indexed(
@@ -112,6 +123,7 @@ def indexed(
     slides: Sequence[SlideToEncode],
     encoder: SlideEncoder,
     *,
+    keep: Keep | None = None,
     watch: Watch = unwatched,
     on_done: Callable[[str, SlideFailure | None], None] = lambda slide_id, failure: None,
 ) -> IndexReport:
@@ -127,6 +139,8 @@ def indexed(
         What it is to hold.
     encoder
         Who encodes.
+    keep
+        What a new collection keeps; see `ensured_collection`.
     watch
         Told how far each slide is.
     on_done
@@ -137,16 +151,18 @@ def indexed(
     FingerprintMismatch
         Before anything is encoded, if the collection belongs to another encoder.
     """
-    ensured_collection(client, collection, encoder.description)
+    definition = ensured_collection(client, collection, encoder.description, keep=keep)
     unchanged = _unchanged(client, collection, slides)
     for slide_id in unchanged:
         on_done(slide_id, None)
     new = [slide for slide in slides if slide.slide.slide_id not in set(unchanged)]
     stored: list[Slide] = []
     failures: list[SlideFailure] = []
-    with contextlib.closing(encoder.encoded(new, watch=watch)) as outcomes:
+    wants_embeddings = definition.dimensions > 0
+    encoding = encoder.encoded(new, watch=watch, wants_embeddings=wants_embeddings)
+    with contextlib.closing(encoding) as outcomes:
         for outcome in outcomes:
-            fate = _stored(client, collection, outcome)
+            fate = _stored(client, definition, outcome)
             if isinstance(fate, Slide):
                 stored.append(fate)
                 on_done(fate.slide_id, None)
@@ -157,12 +173,12 @@ def indexed(
 
 
 def _stored(
-    client: Client, collection: str, outcome: EncodedSlide | SlideFailure
+    client: Client, collection: Collection, outcome: EncodedSlide | SlideFailure
 ) -> Slide | SlideFailure:
     if isinstance(outcome, SlideFailure):
         return outcome
     try:
-        client.ingest_slide(collection, outcome)
+        client.ingest_slide(collection.name, kept(outcome, collection))
     except SishError as error:
         return SlideFailure(outcome.slide.slide_id, f"encoded, but not stored: {error.message}")
     return outcome.slide

@@ -5,9 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from sish_cluster.core.query import Filter, SearchSettings
+from sish_cluster.core.embedding import cosine_of
+from sish_cluster.core.query import Filter, Mode, SearchSettings
 from sish_cluster.core.result import SearchResult
 from sish_cluster.core.slide import Slide
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QueryPart:
+    """One slide of a case: its patches are the next ``n_patches`` query patches."""
+
+    slide: Slide
+    n_patches: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,7 +26,7 @@ class Searched:
     Parameters
     ----------
     slide
-        The query.
+        The query; of a case, all names and the labels its slides share.
     result
         The answer.
     settings
@@ -26,6 +35,8 @@ class Searched:
         Who was eligible.
     note
         One line for people: why this query is here.
+    parts
+        The slides of a case in the order of its patches; empty where the query is one slide.
     """
 
     slide: Slide
@@ -33,6 +44,36 @@ class Searched:
     settings: SearchSettings
     where: Filter = dataclasses.field(default_factory=Filter)
     note: str = ""
+    parts: Sequence[QueryPart] = ()
+
+    @property
+    def slides(self) -> Sequence[Slide]:
+        """The query's slides: one, or those of the case."""
+        return [part.slide for part in self.parts] or [self.slide]
+
+    def slide_of(self, query_number: int) -> Slide:
+        """Return the slide that a query patch is of."""
+        for part in self.parts:
+            if query_number < part.n_patches:
+                return part.slide
+            query_number -= part.n_patches
+        return self.slide
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether distances are cosine units rather than bits."""
+        return self.result.mode is Mode.DIRECT
+
+
+def distance_text(distance: float, *, is_direct: bool) -> str:
+    """Return a distance as people read it.
+
+    Examples
+    --------
+    >>> distance_text(96, is_direct=False), distance_text(9830, is_direct=True)
+    ('96 bits', 'cosine 0.700')
+    """
+    return f"cosine {float(cosine_of(distance)):.3f}" if is_direct else f"{distance:g} bits"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,8 +122,10 @@ class PairView:
     """A query patch and a result's patch side by side."""
 
     number: int
-    distance: int
-    similarity: float
+    source: str
+    """The query slide the patch is of, where there are several."""
+    likeness: str
+    """How alike they are, in words."""
     uncertainty: float
     query: PictureView
     result: PictureView
@@ -95,7 +138,7 @@ class ResultView:
     rank: int
     name: str
     labels: Sequence[tuple[str, str]]
-    distance: int
+    distance: str
     certainty: float
     n_matches: int
     agrees: bool | None
@@ -112,7 +155,8 @@ class QueryView:
     name: str
     note: str
     labels: Sequence[tuple[str, str]]
-    thumbnail: PictureView
+    thumbnails: Sequence[tuple[str, PictureView]]
+    """(name, picture) of the query's slides; no name where there is one."""
     predicted_label: str
     votes: Sequence[tuple[str, float]]
     facts: Sequence[tuple[str, str]]
@@ -149,13 +193,29 @@ def _conditions(conditions: Mapping[str, frozenset[str]], verb: str) -> list[str
     return [f"{label} {verb} {' or '.join(sorted(values))}" for label, values in conditions.items()]
 
 
+def _mode_text(result: SearchResult, settings: SearchSettings) -> str:
+    why = f": {result.mode_reason}" if result.mode_reason else ""
+    return f"{result.mode} (asked: {settings.mode}){why}"
+
+
+def _bound_text(searched: Searched) -> str:
+    """Return the search's bound, and the ranking's where that was tighter."""
+    result, is_direct = searched.result, searched.is_direct
+    asked = dataclasses.replace(searched.settings, mode=result.mode).distance_bound
+    text = distance_text(asked, is_direct=is_direct)
+    if 0 < result.distance_bound < asked:
+        text += f"; the ranking counted {distance_text(round(result.distance_bound, 1), is_direct=is_direct)}"
+        text += " or nearer"
+    return text
+
+
 def facts_of(searched: Searched) -> list[tuple[str, str]]:
     """Return what ran, and how much of the collection it looked at."""
     result, settings = searched.result, searched.settings
     facts = [
-        ("mode", f"{result.mode} (asked: {settings.mode})"),
+        ("mode", _mode_text(result, settings)),
         ("ranking", str(result.ranking)),
-        ("distance bound", f"{settings.max_distance} bits"),
+        ("bound", _bound_text(searched)),
         ("eligible", f"{described(searched.where)} — {result.eligible:,} patches"),
         ("query patches", f"{result.n_query_patches:,}"),
         ("coverage", f"{result.coverage:.1%} of the eligible patches examined"),

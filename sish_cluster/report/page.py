@@ -13,9 +13,11 @@ from sish_cluster.core.result import PatchMatch, SearchResult, SlideResult
 from sish_cluster.core.slide import Slide
 from sish_cluster.report.model import (
     PairView,
+    PictureView,
     QueryView,
     ResultView,
     Searched,
+    distance_text,
     facts_of,
     labels_of,
 )
@@ -37,7 +39,7 @@ class ReportSettings:
     max_pairs: int = 4
     """Pairs shown per result; the boxes show every match."""
     code_bits: int = 1024
-    """Bits of a code, for the share of bits that agree."""
+    """Bits of a code, for the share of bits that agree; 0 where there are no codes."""
 
 
 def written_report(
@@ -90,21 +92,38 @@ def _query_view(
     searched: Searched, files: SlideFiles, number: int, settings: ReportSettings
 ) -> QueryView:
     slide, result = searched.slide, searched.result
-    matches = [match for found in result.results for match in found.matches]
-    squares = [Square(match.query_corner, _name_of(match)) for match in matches]
     return QueryView(
         anchor=f"query-{number}",
         name=slide.slide_id,
         note=searched.note,
         labels=labels_of(slide),
-        thumbnail=files.thumbnail(slide, squares, side_px=settings.thumbnail_px),
+        thumbnails=_thumbnails_of(searched, files, settings),
         predicted_label=result.predicted_label,
         votes=_votes_of(result),
         facts=facts_of(searched),
         missing_shards=result.missing_shards,
         reason=result.reason,
-        results=[_result_view(found, slide, files, settings) for found in result.results],
+        results=[_result_view(found, searched, files, settings) for found in result.results],
     )
+
+
+def _thumbnails_of(
+    searched: Searched, files: SlideFiles, settings: ReportSettings
+) -> list[tuple[str, PictureView]]:
+    """Return each query slide with its name (where there are several) and its own patches' boxes."""
+    squares: dict[str, list[Square]] = {slide.slide_id: [] for slide in searched.slides}
+    for found in searched.result.results:
+        for match in found.matches:
+            own = squares[searched.slide_of(match.query_number).slide_id]
+            own.append(Square(match.query_corner, _name_of(match)))
+    side_px = settings.thumbnail_px
+    return [
+        (
+            slide.slide_id if searched.parts else "",
+            files.thumbnail(slide, squares[slide.slide_id], side_px=side_px),
+        )
+        for slide in searched.slides
+    ]
 
 
 def _votes_of(result: SearchResult) -> list[tuple[str, float]]:
@@ -112,20 +131,20 @@ def _votes_of(result: SearchResult) -> list[tuple[str, float]]:
 
 
 def _result_view(
-    found: SlideResult, query: Slide, files: SlideFiles, settings: ReportSettings
+    found: SlideResult, searched: Searched, files: SlideFiles, settings: ReportSettings
 ) -> ResultView:
     squares = [Square(match.corner, _name_of(match)) for match in found.matches]
     return ResultView(
         rank=found.rank,
         name=found.slide.slide_id,
         labels=labels_of(found.slide),
-        distance=found.distance,
+        distance=distance_text(found.distance, is_direct=searched.is_direct),
         certainty=found.certainty,
         n_matches=len(found.matches),
-        agrees=_agrees(query, found.slide),
+        agrees=_agrees(searched.slide, found.slide),
         thumbnail=files.thumbnail(found.slide, squares, side_px=settings.thumbnail_px),
         pairs=[
-            _pair_view(match, query, found.slide, files, settings)
+            _pair_view(match, searched, found.slide, files, settings)
             for match in found.matches[: settings.max_pairs]
         ],
     )
@@ -143,14 +162,25 @@ def _name_of(match: PatchMatch) -> str:
 
 
 def _pair_view(
-    match: PatchMatch, query: Slide, found: Slide, files: SlideFiles, settings: ReportSettings
+    match: PatchMatch,
+    searched: Searched,
+    found: Slide,
+    files: SlideFiles,
+    settings: ReportSettings,
 ) -> PairView:
     side_px = settings.patch_px
+    query = searched.slide_of(match.query_number)
     return PairView(
         number=match.query_number + 1,
-        distance=match.distance,
-        similarity=1 - match.distance / settings.code_bits,
+        source=query.slide_id if searched.parts else "",
+        likeness=_likeness(match.distance, searched, settings),
         uncertainty=match.uncertainty,
         query=files.patch(query.slide_id, match.query_corner, query.patch_side_px, side_px),
         result=files.patch(found.slide_id, match.corner, found.patch_side_px, side_px),
     )
+
+
+def _likeness(distance: int, searched: Searched, settings: ReportSettings) -> str:
+    if searched.is_direct or not settings.code_bits:
+        return distance_text(distance, is_direct=True)
+    return f"{distance} bits apart ({1 - distance / settings.code_bits:.0%} agree)"

@@ -140,7 +140,7 @@ def test_a_slide_that_makes_no_progress_is_given_up_and_the_next_one_runs(
     monkeypatch.setattr(EncoderActor, "encode", hanging)
     monkeypatch.setattr("sish_cluster.encoder.local_actor.Encoder", lambda settings: encoder)
     stuck = CatalogueEntry(glands.path, Slide("stuck"), None)
-    settings = ActorSettings(n_actors=1, poll_s=0.01, stall_timeout_s=3.0)
+    settings = ActorSettings(n_actors=1, poll_s=0.01, stall_timeout_s=12.0)
     found = by_id(encode_all([stuck, glands], encoder.settings, ray=False, actors=settings))
     hang.set()
     assert isinstance(found["stuck"].error, EncoderUnavailable)

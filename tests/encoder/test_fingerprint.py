@@ -7,8 +7,8 @@ import torch
 
 from sish_cluster.core.errors import BadRequest
 from sish_cluster.encoder.cutting import MosaicSettings
-from sish_cluster.encoder.fingerprint import fingerprint_of, parts_of
 from sish_cluster.encoder.embedders import NetworkEmbedder
+from sish_cluster.encoder.fingerprint import fingerprint_of, parts_of
 from sish_cluster.encoder.keying import KeyNetwork
 from sish_cluster.encoder.networks.seeding import drawn_network
 from sish_cluster.encoder.networks.vqvae import COMPACT as COMPACT_SIZE

@@ -23,7 +23,7 @@ class DrawingEncoder:
         self.asked = []
         self.was_closed = False
 
-    def encoded(self, slides, *, watch=lambda progress: None):
+    def encoded(self, slides, *, watch=lambda progress: None, wants_embeddings=False):
         try:
             for number, wanted in enumerate(slides):
                 self.asked.append(wanted.slide.slide_id)
@@ -92,7 +92,7 @@ def test_an_interrupted_indexing_closes_the_encoder_and_keeps_what_is_stored(cli
 
 def test_a_slide_that_is_refused_by_the_cluster_is_reported_as_not_stored(client):
     class WrongCodes(DrawingEncoder):
-        def encoded(self, slides, *, watch=None):
+        def encoded(self, slides, *, watch=None, wants_embeddings=False):
             yield dataclasses.replace(DRAWN.slide(0), fingerprint="changed meanwhile")
 
     report = indexed(client, "demo", wanted("a"), WrongCodes())
