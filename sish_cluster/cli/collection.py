@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,20 @@ def collection() -> None:
     cls=ExampleCommand,
     examples=[
         "sish collection create demo --fingerprint 9f0c... --code-bits 1024",
+        "sish collection create features --fingerprint ctranspath --dimensions 768 --no-keys",
         "sish collection create demo --profile compact --router 127.0.0.1:7500",
     ],
 )
 @click.argument("name")
 @click.option("--fingerprint", help="Encoder fingerprint; without one, this machine's encoder's.")
-@click.option("--code-bits", type=int, help="Bits of a code; needed with --fingerprint.")
+@click.option("--code-bits", type=click.IntRange(0), default=0,
+              help="Bits of a code; with --fingerprint. 0: no codes.")  # fmt: skip
+@click.option("--dimensions", type=click.IntRange(0), default=0,
+              help="Numbers of an embedding; with --fingerprint. 0: no embeddings.")  # fmt: skip
+@click.option("--keep", type=click.Choice(["codes", "embeddings", "both"]),
+              help="What of this machine's encoder.  [default: codes; embeddings without a key network]")  # fmt: skip
+@click.option("--no-keys", is_flag=True,
+              help="Keys are no encoder's: searched in modes exact and direct only.")  # fmt: skip
 @click.option(
     "--max-distance",
     type=int,
@@ -48,37 +57,58 @@ def collection() -> None:
 @click.option("--describe-encoder", "about", default="", help="One line about the encoder.")
 @network_options
 @cluster_options
-def create(
-    name: str,
-    fingerprint: str | None,
-    code_bits: int | None,
-    max_distance: int | None,
-    about: str,
-    router: str | None,
-    home: Path | None,
-    **networks: Any,
-) -> None:
+def create(name: str, router: str | None, home: Path | None, **options: Any) -> None:
     """Create an empty collection (`sish index` creates it by itself)."""
-    if fingerprint and not code_bits:
-        raise BadRequest(
-            "--fingerprint needs --code-bits: say how long a code is", field="code_bits"
-        )
-    if not (fingerprint and code_bits):
-        fingerprint, code_bits, about = _own_encoder(networks)
-    if max_distance is None:
-        max_distance = default_max_distance(networks["profile"], code_bits)
-    made = Collection(name, fingerprint, code_bits, max_distance, about)
+    made = _definition(name, options)
     with open_cluster(router, home) as client:
         was_created = client.create_collection(made)
     verb = "created" if was_created else "was there already, and equal:"
-    console().print(f"{verb} collection [bold]{escape(name)}[/] (fingerprint {fingerprint})")
+    console().print(f"{verb} collection [bold]{escape(name)}[/] (fingerprint {made.fingerprint})")
 
 
-def _own_encoder(networks: dict[str, Any]) -> tuple[str, int, str]:
+def _definition(name: str, options: dict[str, Any]) -> Collection:
+    """Return the collection that is asked for: of a named encoder, or of this machine's."""
+    described = ("code_bits", "dimensions", "no_keys")
+    if not options["fingerprint"]:
+        if any(options[option] for option in described):
+            raise BadRequest(
+                "--code-bits, --dimensions and --no-keys describe another encoder: give its"
+                " --fingerprint too",
+                field="fingerprint",
+            )
+        return _of_own_encoder(name, options)
+    code_bits, dimensions, lacks_keys = (options[option] for option in described)
+    if options["keep"] or not (code_bits or dimensions):
+        raise BadRequest(
+            "--fingerprint needs --code-bits, --dimensions or both, which say what is kept, and no"
+            " --keep",
+            field="code_bits",
+        )
+    bound = options["max_distance"]
+    if bound is None:
+        bound = default_max_distance(options["profile"] or "compact", code_bits)
+    return Collection(
+        name,
+        options["fingerprint"],
+        code_bits,
+        bound,
+        options["about"],
+        dimensions,
+        has_keys=not lacks_keys,
+    )
+
+
+def _of_own_encoder(name: str, options: dict[str, Any]) -> Collection:
     from sish_cluster.local.encoding import LocalEncoder
+    from sish_cluster.local.keeping import Keep, collection_of, usual_keep
 
-    found = LocalEncoder(encoder_settings(networks)).description
-    return found.fingerprint, found.code_bits, str(found)
+    encoder = LocalEncoder(encoder_settings(options)).description
+    keep = Keep(options["keep"]) if options["keep"] else usual_keep(encoder)
+    made = collection_of(name, encoder, keep)
+    given = {"max_distance": options["max_distance"], "encoder": options["about"] or None}
+    return dataclasses.replace(
+        made, **{field: value for field, value in given.items() if value is not None}
+    )
 
 
 @collection.command("list", cls=ExampleCommand, examples=["sish collection list --json"])
@@ -119,6 +149,7 @@ def describe(
     out = console()
     out.print(collections_table([state]))
     out.print(f"fingerprint {state.collection.fingerprint}")
+    out.print(f"keeps {_kept(state.collection)}; modes {', '.join(state.collection.modes)}")
     for label, counts in sorted(state.label_counts.items()):
         out.print(f"[bold]{escape(label)}[/]: {escape(_counted(Counter(counts)))}")
     if slides:
@@ -127,6 +158,16 @@ def describe(
             values = (slide.slide_id, slide.diagnosis, slide.site, slide.patient, slide.institution)
             table.add_row(*(escape(value or "-") for value in values))
         out.print(table)
+
+
+def _kept(definition: Collection) -> str:
+    """Return what a posting holds, for people."""
+    kept = ["keys"] if definition.has_keys else []
+    if definition.code_bits:
+        kept.append(f"codes of {definition.code_bits} bits")
+    if definition.dimensions:
+        kept.append(f"embeddings of {definition.dimensions} numbers")
+    return ", ".join(kept)
 
 
 def _counted(counts: Counter[str]) -> str:
@@ -142,6 +183,9 @@ def state_as_json(state: CollectionState) -> dict[str, object]:
         "name": definition.name,
         "fingerprint": definition.fingerprint,
         "code_bits": definition.code_bits,
+        "dimensions": definition.dimensions,
+        "has_keys": definition.has_keys,
+        "modes": [str(mode) for mode in definition.modes],
         "max_distance": definition.max_distance,
         "encoder": definition.encoder,
         "slides": state.slides,

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sish_cluster.core.topology import Topology
+from sish_cluster.router.ranking.settings import RankingSettings
 from sish_cluster.router.server import connected_router, router_server
 from sish_cluster.router.settings import RouterSettings
 from sish_cluster.router.topology_file import topology_from_file
@@ -55,7 +56,19 @@ def router() -> None:
 @topology_option
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Port 0 takes a free one.")
 @click.option("--port-file", type=click.Path(path_type=Path), help="Gets the bound HOST:PORT.")
-def serve_router(*, topology_file: Path, listen: str, port_file: Path | None) -> None:
+@click.option("--exact-limit", "exact_limit_s", type=click.FloatRange(0), show_default=True,
+              default=RouterSettings().exact_limit_s,
+              help="Most seconds an exact search may be expected to take for mode auto to run it.")  # fmt: skip
+@click.option("--retccl-order", type=click.Choice(["ascending", "descending"]), show_default=True,
+              default="ascending", help="Order of RetCCL's query patches by entropy.")  # fmt: skip
+def serve_router(
+    *,
+    topology_file: Path,
+    listen: str,
+    port_file: Path | None,
+    exact_limit_s: float,
+    retccl_order: str,
+) -> None:
     """Serve the router until SIGTERM.
 
     Prints one line with the bound address once it is ready; it does not wait for its shards. On
@@ -63,11 +76,14 @@ def serve_router(*, topology_file: Path, listen: str, port_file: Path | None) ->
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     topology = topology_from_file(topology_file)
-    asyncio.run(_served(topology, ServingSettings(listen=listen, port_file=port_file)))
+    ranking = RankingSettings(retccl_certain_first=retccl_order == "ascending")
+    settings = RouterSettings(exact_limit_s=exact_limit_s, ranking=ranking)
+    serving = ServingSettings(listen=listen, port_file=port_file)
+    asyncio.run(_served(topology, settings, serving))
 
 
-async def _served(topology: Topology, serving: ServingSettings) -> None:
-    server, close = router_server(connected_router(topology, RouterSettings()), serving)
+async def _served(topology: Topology, settings: RouterSettings, serving: ServingSettings) -> None:
+    server, close = router_server(connected_router(topology, settings), serving)
     await serve(
         server,
         announce=lambda address: click.echo(

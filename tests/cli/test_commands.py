@@ -176,3 +176,28 @@ def test_an_empty_folder_is_refused_with_what_counts_as_a_slide(sish, tmp_path):
     result = sish("index", tmp_path, "-c", "demo", "--home", tmp_path / "home")
     assert result.exit_code == 1
     assert "holds no slides (svs, tif" in result.stderr
+
+
+def test_a_collection_of_imported_features_says_what_it_keeps_and_how_it_is_searched(home, sish):
+    create = ("collection", "create", "features", "--home", home, "--fingerprint", "f", "--no-keys")
+    assert sish(*create, "--dimensions", 768).exit_code == 0
+    described = sish("collection", "describe", "features", "--home", home)
+    assert "keeps embeddings of 768 numbers; modes direct" in described.stdout
+    (_, found) = sorted(
+        json.loads(sish("collection", "list", "--home", home, "--json").stdout),
+        key=lambda held: -held["code_bits"],
+    )
+    assert (found["dimensions"], found["has_keys"], found["modes"]) == (768, False, ["direct"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--fingerprint", "f"), "--fingerprint needs --code-bits, --dimensions or both"),
+        (("--dimensions", "8"), "give its --fingerprint too"),
+    ],
+)
+def test_a_collection_that_is_half_described_is_refused(home, sish, options, said):
+    result = sish("collection", "create", "half", "--home", home, *options)
+    assert result.exit_code != 0
+    assert said in result.stderr
