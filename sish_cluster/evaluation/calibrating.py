@@ -226,7 +226,10 @@ class _Calibrating:
     def _curve(self, samples: Sequence[_Sample]) -> DistanceCurve:
         labelled = [s for s in samples if s.slide.label(self._settings.label_field)]
         distances = np.concatenate([d for s in samples for d in s.distances])
-        edges = np.linspace(distances.min(), max(distances.max(), distances.min() + 1), BINS + 1)
+        first, last = int(distances.min()), int(distances.max())
+        # Whole widths: distances are whole numbers, and narrower bins would stay empty by turns.
+        width = -(-(last - first + 1) // BINS)
+        edges = np.arange(first, last + width + 1, width)
         known = [d for s in labelled for d in s.distances] or [np.zeros(0, np.int64)]
         flags = [f for s in labelled for f in s.is_same] or [np.zeros(0, bool)]
         at, is_same = np.concatenate(known), np.concatenate(flags)
