@@ -29,7 +29,7 @@ def read_codeword_ranks(path: Path) -> Ranks:
     """
     try:
         found = _npy(path) if path.suffix.lower() == ".npy" else _json(path)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise BadFile(
             f"{path}: is no codeword order ({error}): give JSON or .npy with the rank of each of"
             f" {CODEBOOK_SIZE} codewords"

@@ -26,6 +26,7 @@ from sish_cluster.core.slide import Slide
 from sish_cluster.exchange.h5_files import (
     COORDS,
     FEATURES,
+    attributes_of,
     corners_in,
     dataset_of,
     opened,
@@ -79,9 +80,7 @@ class _Reader:
                 raise BadFile(
                     f"{path}: found {len(corners)} {COORDS}, expected {shape[0]}, one for each feature"
                 )
-            attributes = {
-                **features.attrs, **dataset_of(file, COORDS).attrs, **file.attrs
-            }  # fmt: skip
+            attributes = attributes_of(dataset_of(file, COORDS), features, file)
             codes, embeddings = self._columns(features, shape[0], path)
         slide = labelled(_slide_of(path, attributes), self.labels)
         keys = spread_keys(slide.slide_id, np.arange(shape[0]))

@@ -23,6 +23,12 @@ COORDS = "coords"
 FEATURES = "features"
 """Dataset of latents (published) or embeddings (feature files)."""
 
+ATTRIBUTES = (
+    "name", "patch_size", "patch_level", "patch_size_level0", "downsample", "level0_width",
+    "level0_height",
+)  # fmt: skip
+"""Attributes of corners that are read: what CLAM, TRIDENT and the published pipeline write."""
+
 LARGEST_CORNER = (1 << 31) - 1
 """Corners are stored in 32 bits."""
 
@@ -114,6 +120,17 @@ def corners_in(file: Any) -> Corners:
     return found.astype(np.int32)
 
 
+def attributes_of(*holders: Any) -> dict[str, Any]:
+    """Return the attributes this project knows of datasets or files, the first that has one; the rest is skipped."""
+    found: dict[str, Any] = {}
+    for holder in reversed(holders):
+        for name in ATTRIBUTES:
+            # An attribute of a type that numpy has no word for is none of ours.
+            with contextlib.suppress(OSError, TypeError, ValueError):
+                found |= {name: holder.attrs[name]} if name in holder.attrs else {}
+    return found
+
+
 def patch_side_px(attributes: Mapping[str, Any]) -> int:
     """Return a patch's side in level-0 pixels, 0 where the attributes do not say it.
 
@@ -132,7 +149,7 @@ def patch_side_px(attributes: Mapping[str, Any]) -> int:
 def side_px_in(path: Path) -> int:
     """Return a patch's side in level-0 pixels as a file of corners says it, 0 where it does not."""
     with opened(path) as file:
-        return patch_side_px(dict(dataset_of(file, COORDS).attrs))
+        return patch_side_px(attributes_of(dataset_of(file, COORDS)))
 
 
 def files_by_stem(folder: Path, *, parent: str = "") -> dict[str, Path]:

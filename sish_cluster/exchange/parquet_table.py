@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sish_cluster.core.errors import BadFile, BadRequest
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.exchange.source import SlideSource
-from sish_cluster.exchange.table_rows import Heading, Row, rows_of, slides_of
+from sish_cluster.exchange.table_rows import SLIDE_COLUMNS, Heading, Row, slides_of
 
 HEADING = b"sish"
 """Key of the heading in the file's metadata."""
@@ -18,8 +21,8 @@ HEADING = b"sish"
 ROWS_AT_ONCE = 1024
 """Rows read at once: 8 MiB of 2,048 numbers."""
 
-ROWS_PER_GROUP = 16_384
-"""Rows gathered before they are written: few slides have as many, so groups hold several."""
+ROWS_PER_GROUP = 4096
+"""Rows gathered before they are written, 32 MiB of 2,048 numbers: a group holds several mosaics."""
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -50,23 +53,42 @@ def write_parquet(path: Path, heading: Heading, slides: Iterable[EncodedSlide]) 
     pyarrow, parquet = _pyarrow()
     schema = _schema(pyarrow, heading)
     count = 0
-    pending: list[Row] = []
-    with parquet.ParquetWriter(str(path), schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(
+        str(path), schema, compression="zstd", write_page_checksum=True
+    ) as writer:
+        pending: list[Any] = []
         for slide in slides:
-            for row in rows_of(slide):
-                pending.append({**row, "labels": json.dumps(row["labels"], ensure_ascii=False)})
-            if len(pending) >= ROWS_PER_GROUP:
-                count += _flushed(writer, pyarrow, pending, schema)
-        count += _flushed(writer, pyarrow, pending, schema)
+            for start in range(0, len(slide.patches), ROWS_PER_GROUP):
+                pending.append(_table_of(pyarrow, schema, slide, start))
+                count += pending[-1].num_rows
+                if sum(table.num_rows for table in pending) >= ROWS_PER_GROUP:
+                    writer.write_table(pyarrow.concat_tables(pending))
+                    pending.clear()
+        if pending:
+            writer.write_table(pyarrow.concat_tables(pending))
     return count
 
 
-def _flushed(writer: Any, pyarrow: Any, pending: list[Row], schema: Any) -> int:
-    if pending:
-        writer.write_table(pyarrow.Table.from_pylist(pending, schema=schema))
-    count = len(pending)
-    pending.clear()
-    return count
+def _table_of(pyarrow: Any, schema: Any, encoded: EncodedSlide, start: int) -> Any:
+    """Return at most `ROWS_PER_GROUP` rows of a slide, column by column: embeddings stay packed."""
+    rows = slice(start, start + ROWS_PER_GROUP)
+    patches = encoded.patches
+    n, d = patches.embeddings[rows].shape
+    about = encoded.slide.to_dict()
+    about["labels"] = json.dumps(about["labels"], ensure_ascii=False)
+    values = pyarrow.array(patches.embeddings[rows].astype(np.float32).ravel())
+    offsets = pyarrow.array(np.arange(n + 1, dtype=np.int32) * d)
+    columns = {
+        **{name: [about[name]] * n for name in SLIDE_COLUMNS},
+        "number": patches.numbers[rows].astype(np.int64),
+        "key": patches.keys[rows].astype(np.int64),
+        "code": [code.tobytes().hex() for code in patches.codes[rows]],
+        "x": patches.corners[rows, 0].astype(np.int64),
+        "y": patches.corners[rows, 1].astype(np.int64),
+        "embedding": pyarrow.ListArray.from_arrays(offsets, values),
+    }
+    arrays = [pyarrow.array(columns[field.name], field.type) for field in schema]
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 
 def parquet_source(path: Path) -> SlideSource:
@@ -88,17 +110,24 @@ def parquet_source(path: Path) -> SlideSource:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Row]]:
-    _, parquet = _pyarrow()
+    pyarrow, parquet = _pyarrow()
     number = 0
-    with parquet.ParquetFile(str(path)) as file:
-        for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-            for row in batch.to_pylist():
-                yield f"{path} row {number}", _with_labels(row)
-                number += 1
+    try:
+        with parquet.ParquetFile(str(path), page_checksum_verification=True) as file:
+            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+                for row in batch.to_pylist():
+                    yield f"{path} row {number}", _with_labels(row)
+                    number += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BadFile(
+            f"{path}: is damaged after row {number} ({error}); what was read before stays imported"
+        ) from error
 
 
 def _with_labels(row: Row) -> Row:
-    try:
-        return {**row, "labels": json.loads(row["labels"]), "embedding": row["embedding"] or []}
-    except (KeyError, TypeError, ValueError):
-        return {}
+    """Return a row with its labels as a mapping; where they are none, as they are: then they are refused."""
+    if row.get("embedding", 0) is None:
+        row["embedding"] = []
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        row["labels"] = json.loads(row["labels"])
+    return row

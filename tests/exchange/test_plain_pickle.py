@@ -57,6 +57,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from(PROTOCOLS))
 def test_plain_values_of_every_protocol_are_read_as_python_reads_them(value, protocol):
     content = pickle.dumps(value, protocol)
@@ -235,7 +236,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),

@@ -50,7 +50,9 @@ many_slides = st.lists(encoded_slides(), max_size=3, unique_by=lambda s: s.slide
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(slides=many_slides)
 def test_what_is_written_is_read_back_to_the_bit(kind, tmp_path, slides):
     write, read = FORMATS[kind]
@@ -85,6 +87,7 @@ BAD = {
     "found labels": {"labels": "{}"},
     "found a code of 2 characters, expected 16": {"code": "00"},
     "found 1 numbers, expected 3": {"embedding": [1.0]},
+    "found something else among the numbers": {"embedding": [1.0, "2", None]},
     "non-hexadecimal": {"code": "zz" * 8},
     r"a key satisfies 0 <= key < 2\*\*50": {"key": 2**50},
     "is all zero": {"embedding": [0.0] * 3},
@@ -126,3 +129,22 @@ def test_files_of_others_are_refused(tmp_path):
             jsonl_source(tmp_path / name)
         with pytest.raises(BadFile, match="cannot be read as Parquet"):
             parquet_source(tmp_path / name)
+
+
+def test_a_parquet_file_cut_in_its_rows_keeps_what_was_read_before(tmp_path):
+    path = tmp_path / "t.parquet"
+    write_parquet(path, Heading(DRAWN, 3), [one(name, 3000) for name in "abc"])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    found = []
+    with pytest.raises(BadFile, match="is damaged after row"):
+        found.extend(parquet_source(path).slides)
+
+
+def test_a_slide_of_many_rows_is_written_in_groups_and_read_back(tmp_path):
+    slide = one("a", 9000)
+    write_parquet(tmp_path / "t.parquet", Heading(DRAWN, 2), [slide, one("b")])
+    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == 3
+    found = list(parquet_source(tmp_path / "t.parquet").slides)
+    assert [s.version for s in found] == [slide.version, one("b").version]
