@@ -4,8 +4,10 @@
 
 Real processes: one ``sish shard serve``, writer processes, and this process, which searches. First the
 shard is filled; then the writers run flat out (that is the maximum rate); then searches run while writers
-keep half that rate; then searches run alone, over no fewer postings. Every answer is checked: the query's
-own slide comes back at distance 0. Prints a table and writes JSON.
+keep half that rate; then searches run alone, over no fewer postings; last, as a control, beside processes
+that touch no shard but take as much of the processor as that ingest did, clients and shard together. What
+the control costs is the machine's, the rest the shard's. Every answer is checked: the query's own slide
+comes back at distance 0. Prints a table and writes JSON.
 """
 
 from __future__ import annotations
@@ -25,12 +27,17 @@ from typing import Any
 import grpc
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from benchmarks.bench_ingest import COLLECTION, served, slides_of, stub_of
+from benchmarks.index.busy import busy_processes
 from sish_cluster.core.query import Mode, Query, SearchSettings
 from sish_cluster.wire.answers import AnswerAssembler
 from sish_cluster.wire.sish.v1 import shard_pb2
 from sish_cluster.wire.values import pack_collection, pack_query, slide_parts
+
+Latencies = npt.NDArray[np.float64]
+"""Milliseconds of searches, one after another."""
 
 
 def paced(
@@ -62,7 +69,9 @@ def write(options: argparse.Namespace) -> None:
         print("ready", flush=True)
         sys.stdin.readline()
         stream = paced(requests, options.rate, options.seconds)
-        print(sum(not r.error for r in stub.Ingest(stream, timeout=600)), flush=True)
+        start_s = time.process_time()
+        n_stored = sum(not r.error for r in stub.Ingest(stream, timeout=600))
+        print(n_stored, time.process_time() - start_s, flush=True)
 
 
 class Writers:
@@ -98,9 +107,10 @@ class Writers:
         """Whether any still writes."""
         return any(process.poll() is None for process in self._processes)
 
-    def stored(self) -> int:
-        """Wait for all of them; return how many slides were acknowledged."""
-        return sum(int(process.communicate(timeout=600)[0]) for process in self._processes)
+    def finished(self) -> tuple[int, float]:
+        """Wait for all of them; return how many slides were acknowledged, and their CPU seconds."""
+        ends = [process.communicate(timeout=600)[0].split() for process in self._processes]
+        return sum(int(end[0]) for end in ends), sum(float(end[1]) for end in ends)
 
 
 def search_ms(stub: Any, query: shard_pb2.SearchRequest, n_patches: int) -> float:
@@ -116,7 +126,7 @@ def search_ms(stub: Any, query: shard_pb2.SearchRequest, n_patches: int) -> floa
 
 
 def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run the four steps on a shard of its own."""
+    """Run the five steps on a shard of its own."""
     server, address, _ = served(folder / "data")
     try:
         with grpc.insecure_channel(address) as channel:
@@ -125,13 +135,21 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             stub.CreateCollection(
                 shard_pb2.CreateCollectionRequest(collection=collection), timeout=60
             )
-            return _four_steps(options, address, stub)
+            return _five_steps(options, address, stub, psutil.Process(server.pid))
     finally:
         server.kill()
         server.wait()
 
 
-def _four_steps(options: argparse.Namespace, address: str, stub: Any) -> dict[str, Any]:
+def cpu_s(process: psutil.Process) -> float:
+    """Return the CPU seconds a process has used."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _five_steps(
+    options: argparse.Namespace, address: str, stub: Any, server: psutil.Process
+) -> dict[str, Any]:
     own = next(slides_of(0, 1, options.patches))
     fill = [
         shard_pb2.IngestRequest(
@@ -147,46 +165,56 @@ def _four_steps(options: argparse.Namespace, address: str, stub: Any) -> dict[st
     writers = Writers(address, options, 1, 0.0)
     start_s = time.perf_counter()
     writers.go()
-    n_written = writers.stored()
+    n_written, _ = writers.finished()
     top_rate = n_written / (time.perf_counter() - start_s)
     writers = Writers(address, options, 1 + options.writers, top_rate / 2)
-    start_s = time.perf_counter()
+    start_s, start_cpu_s = time.perf_counter(), cpu_s(server)
     writers.go()
     busy = []
     while writers.are_running():
         busy.append(search_ms(stub, request, len(asked)))
-    n_more = writers.stored()
-    rate = n_more / (time.perf_counter() - start_s)
+    n_more, ingest_cpu_s = writers.finished()
+    elapsed_s = time.perf_counter() - start_s
+    ingest_cpu_s += cpu_s(server) - start_cpu_s
     # Last, so that searches alone have as much to look at as those beside the ingest, or more.
     for _ in range(20):
         search_ms(stub, request, len(asked))
-    idle = np.array([search_ms(stub, request, len(asked)) for _ in range(options.searches)])
-    n_postings = (options.slides + n_written + n_more) * options.patches
-    return _facts(options, idle, np.array(busy), (top_rate, rate), n_postings)
+    start_cpu_s = cpu_s(server)
+    idle = [search_ms(stub, request, len(asked)) for _ in range(options.searches)]
+    search_cpu_s = (cpu_s(server) - start_cpu_s) / len(idle)
+    cores = max(0.0, ingest_cpu_s - len(busy) * search_cpu_s) / elapsed_s
+    with busy_processes(cores, options.writers + 1):
+        beside = [search_ms(stub, request, len(asked)) for _ in range(options.searches)]
+    return {
+        "postings": (options.slides + n_written + n_more) * options.patches,
+        "ingest_max_slides_per_s": round(top_rate),
+        "ingest_during_search_slides_per_s": round(n_more / elapsed_s),
+        "ingest_cores": round(cores, 2),
+        **_facts(options, np.array(idle), np.array(busy), np.array(beside)),
+    }
 
 
 def _facts(
-    options: argparse.Namespace,
-    idle: npt.NDArray[np.float64],
-    busy: npt.NDArray[np.float64],
-    rates: tuple[float, float],
-    n_postings: int,
+    options: argparse.Namespace, idle: Latencies, busy: Latencies, beside: Latencies
 ) -> dict[str, Any]:
     return {
         "mode": options.mode,
-        "postings": n_postings,
         "query_patches": options.query_patches,
-        "ingest_max_slides_per_s": round(rates[0]),
-        "ingest_during_search_slides_per_s": round(rates[1]),
-        "idle_ms": {"p50": np.median(idle), "p99": np.percentile(idle, 99), "n": len(idle)},
-        "busy_ms": {"p50": np.median(busy), "p99": np.percentile(busy, 99), "n": len(busy)},
+        "idle_ms": _summary(idle),
+        "busy_ms": _summary(busy),
+        "control_ms": _summary(beside),
         "p99_ratio": float(np.percentile(busy, 99) / np.percentile(idle, 99)),
+        "control_p99_ratio": float(np.percentile(beside, 99) / np.percentile(idle, 99)),
         "cpus": os.cpu_count(),
         "machine": platform.platform(),
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
         ).stdout.strip(),
     }
+
+
+def _summary(ms: Latencies) -> dict[str, float]:
+    return {"p50": np.median(ms), "p99": np.percentile(ms, 99), "n": len(ms)}
 
 
 def main() -> None:
