@@ -10,13 +10,13 @@ alone, never on the cut.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
 
 from sish_cluster.core.candidate import ShardAnswer
 from sish_cluster.core.clock import SYSTEM_CLOCK, Clock, Deadline
 from sish_cluster.core.collection import Collection
+from sish_cluster.core.errors import DeadlineExceeded
 from sish_cluster.core.query import Filter, Mode, Query
 from sish_cluster.core.seams import ShardCalls
 from sish_cluster.router.choosing import Affordable, Choice, affordable, settled
@@ -60,7 +60,7 @@ class FanOut:
     settings
         How fast a scan is taken to be, and what AUTO may pay.
     clock
-        For the memory of scan speeds.
+        For measuring scans.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class FanOut:
     ) -> None:
         self._shards = shards
         self._settings = settings
+        self._clock = clock
         self._speed = ScanSpeed(settings.scan_bytes_per_s, clock=clock)
         self._sums: OrderedDict[object, int] = OrderedDict()
 
@@ -97,7 +98,15 @@ class FanOut:
         if guess is None:
             guess = await self._held(asked)
         first = budget.choice(guess)
-        told = await self._ask(asked, first.mode, budget)
+        began_s = self._clock.now_s()
+        try:
+            told = await self._ask(asked, first.mode, budget)
+        except DeadlineExceeded:
+            if first.mode is Mode.EXACT:
+                # At most this fast: or every search would fail as this one did.
+                elapsed_s = self._clock.now_s() - began_s
+                self._speed.learn(budget.scan_bytes(guess), elapsed_s=elapsed_s)
+            raise
         eligible = _eligible(told)
         self._remember(about, eligible)
         choice = budget.choice(eligible)
@@ -106,8 +115,11 @@ class FanOut:
         return told, choice
 
     async def _held(self, asked: Asked) -> int:
-        """Return the postings of the collection: no filter leaves more eligible."""
+        """Return the postings of the collection, as last known: no filter leaves more eligible."""
         name = asked.definition.name
+        everything = (name, _kept_by(Filter()))
+        if everything in self._sums:
+            return self._sums[everything]
         calls = {
             shard_name: shard.describe_collection(name, deadline=asked.deadline)
             for shard_name, shard in self._shards.items()
@@ -119,11 +131,13 @@ class FanOut:
             allow_partial=asked.allow_partial,
             hint=_HINT,
         )
-        return sum(state.postings for state in told.answers.values())
+        held = sum(state.postings for state in told.answers.values())
+        self._remember(everything, held)
+        return held
 
     async def _ask(self, asked: Asked, mode: Mode, budget: Affordable) -> Gathered[ShardAnswer]:
         query = _in_mode(asked.query, mode)
-        began_s = time.perf_counter()
+        began_s = self._clock.now_s()
         calls = {
             name: shard.search(
                 asked.definition.name,
@@ -140,9 +154,9 @@ class FanOut:
             allow_partial=asked.allow_partial,
             hint=_HINT,
         )
-        if mode is Mode.EXACT and not told.missing:
+        if mode is Mode.EXACT:
             scanned = budget.scan_bytes(_eligible(told))
-            self._speed.learn(scanned, elapsed_s=time.perf_counter() - began_s)
+            self._speed.learn(scanned, elapsed_s=self._clock.now_s() - began_s)
         return told
 
     def _remember(self, about: object, eligible: int) -> None:

@@ -21,8 +21,9 @@ MEMORY_S = 600.0
 """Seconds a measurement counts: long enough for an evening's evaluation, short enough that a machine
 that was busy for a while gets exact searches again."""
 
-MEMORY_SEARCHES = 33
-"""Most measurements kept; their median is the speed, so that one stalled search changes nothing."""
+MEMORY_SEARCHES = 9
+"""Most measurements kept; their median is the speed, so that up to four stalled searches change nothing and
+five slow ones do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 
 import pytest
@@ -13,12 +14,13 @@ from sish_cluster.core.errors import (
     BadMessage,
     BadRequest,
     BadTopology,
+    DeadlineExceeded,
     FingerprintMismatch,
     ShardUnavailable,
     UnknownCollection,
 )
 from sish_cluster.core.query import Filter, Mode, Ranking
-from sish_cluster.core.topology import KeyRange, Selector, ShardSpec
+from sish_cluster.core.topology import KeyRange, Selector, ShardSpec, Topology
 from sish_cluster.router.router import Router
 from sish_cluster.router.settings import RouterSettings
 
@@ -140,6 +142,47 @@ async def test_less_time_left_means_a_smaller_exact_search(model):
     for timeout_s, mode in [(30.0, Mode.EXACT), (3.0, Mode.GUIDED)]:
         deadline = Deadline.after(timeout_s)
         assert (await router.search("demo", query, **asked, deadline=deadline)).mode is mode
+
+
+class HandClock:
+    """A clock that only the test moves."""
+
+    def __init__(self):
+        self.at_s = 0.0
+
+    def now_s(self):
+        return self.at_s
+
+
+def slowed(shard, clock, seconds):
+    """Let each of a shard's exact searches take so many seconds of the clock."""
+    search_now = shard.search
+
+    async def search_later(collection, query, *, wants_examined, deadline):
+        if query.settings.mode is Mode.EXACT:
+            clock.at_s += seconds
+        if deadline.remaining_s() <= 0:
+            raise DeadlineExceeded("the deadline passed")
+        return await search_now(collection, query, wants_examined=wants_examined, deadline=deadline)
+
+    shard.search = search_later
+
+
+@pytest.mark.parametrize("scan_s", [20.0, 100.0], ids=["in time", "too late"])
+async def test_auto_learns_from_exact_searches_how_fast_a_scan_is(model, scan_s):
+    clock = HandClock()
+    _, shards = await filled(model, ShardSpec("all", ""))
+    router = Router(Topology((ShardSpec("all", ""),)), shards, paying_for(12), clock=clock)
+    slowed(shards["all"], clock, scan_s)
+    asked = {"ranking": Ranking.RRF, "k": 5, "allow_partial": False, "max_matches": 8}
+    modes = []
+    for _ in range(2):
+        deadline = Deadline.after(60.0, clock)
+        with contextlib.suppress(DeadlineExceeded):
+            await router.search("demo", model.query_of([(50, 16)]), **asked, deadline=deadline)
+        modes.append(shards["all"].modes[-1] if shards["all"].modes else None)
+    assert modes[1] is Mode.GUIDED
+    assert modes[0] is (Mode.EXACT if scan_s < 60 else None)
 
 
 async def test_a_mode_that_was_asked_for_says_so(model):
