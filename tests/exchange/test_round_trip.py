@@ -12,6 +12,7 @@ from sish_cluster.exchange.plain_pickle import plain_pickle
 from sish_cluster.local import open_home
 from sish_cluster.testing.clusters import ProcessCluster, cut_by_range
 from sish_cluster.testing.synthetic import SyntheticSlides
+from tests.oracles import search as oracle
 
 DRAWN = SyntheticSlides(patches=8)
 MODES = [Mode.SISH, Mode.GUIDED, Mode.EXACT]
@@ -26,6 +27,16 @@ def stored(tmp_path_factory):
         for slide in DRAWN.slides(9):
             client.ingest_slide("synthetic", slide)
     return home
+
+
+def postings_of(encoded):
+    patches = encoded.patches
+    return [
+        oracle.Posting(
+            int(key), int.from_bytes(code.tobytes()), encoded.slide.slide_id, int(number)
+        )
+        for key, code, number in zip(patches.keys, patches.codes, patches.numbers, strict=True)
+    ]
 
 
 def answers(home, collection, ids):
@@ -103,16 +114,23 @@ def test_exported_files_are_what_published_tools_read(stored, sish, tmp_path):
     assert (row["slide"], row["patient"], row["stain"]) == ("slide-0004", "patient-2", "HE")
 
 
-def test_results_hold_each_query_patchs_candidates_as_published_and_never_its_own(stored, sish, tmp_path):  # fmt: skip
+def test_results_hold_what_the_published_search_finds_for_each_query_patch(stored, sish, tmp_path):  # fmt: skip
     file = tmp_path / "results.pkl"
     options = ("--results", file, "--leave-out", "patient", "--home", stored)
     assert "wrote 9 searches" in sish("export", "synthetic", *options).stdout
     results = plain_pickle(file)
     patients = {s.slide.slide_id: s.slide.patient for s in DRAWN.slides(9)}
     assert list(results) == IDS
+    meta = [posting for slide in DRAWN.slides(9) for posting in postings_of(slide)]
     for slide_id, found in results.items():
+        eligible = {name for name, patient in patients.items() if patient != patients[slide_id]}
+        for own, patch in zip(
+            postings_of(DRAWN.slide(IDS.index(slide_id))), found["results"], strict=True
+        ):
+            wanted, _ = oracle.published(meta, eligible, own.key, own.code, oracle.Bounds())
+            told = [(row["hamming_dist"], row["slide_name"]) for row in patch]
+            assert told == [(distance, posting.slide) for distance, posting in wanted]
         assert found["label_query"] == DRAWN.slide(IDS.index(slide_id)).slide.diagnosis
-        assert len(found["results"]) == 8
         rows = [row for patch in found["results"] for row in patch]
         assert rows
         assert patients[slide_id] not in {patients[row["slide_name"]] for row in rows}
