@@ -27,7 +27,7 @@ from sish_cluster.encoder.networks.wsisum import SummaryNetwork, SummaryShape
 from sish_cluster.encoder.summary_teacher import Projection
 
 KIND = "sish summary network 1"
-"""What the header of such a file says it is."""
+"""Entry of such a file's header; its value is the sizes."""
 
 MEAN, AXES = "teacher.mean", "teacher.axes"
 """Names of the principal components beside the weights."""
@@ -61,7 +61,8 @@ def write_summary_model(path: Path, network: SummaryNetwork, projection: Project
     if projection is not None:
         tensors[MEAN] = torch.from_numpy(projection.mean)
         tensors[AXES] = torch.from_numpy(np.ascontiguousarray(projection.axes))
-    header = {"kind": KIND, "shape": json.dumps(dataclasses.asdict(network.shape))}
+    # One entry only: safetensors writes several in an order of chance, and the digest with them.
+    header = {KIND: json.dumps(dataclasses.asdict(network.shape))}
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     new.write_bytes(safetensors.torch.save(tensors, metadata=header))
@@ -83,14 +84,14 @@ def read_summary_model(path: Path, *, device: torch.device | None = None) -> Sum
             header = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise BadWeights(f"{path}: is no summary model that can be read: {error}") from error
-    if header.get("kind") != KIND:
+    if KIND not in header:
         raise BadWeights(
-            f"{path}: is no summary model ({header.get('kind', 'no kind')!r}, wanted {KIND!r});"
-            " `sish train wsisum` writes one"
+            f"{path}: is no summary model: its header has {', '.join(header) or 'nothing'}, wanted"
+            f" {KIND!r}; `sish train wsisum` writes one"
         )
     projection = _taken_projection(tensors)
     with torch.random.fork_rng(devices=[]):
-        network = SummaryNetwork(SummaryShape(**json.loads(header["shape"])))
+        network = SummaryNetwork(SummaryShape(**json.loads(header[KIND])))
     digest = digest_of(content)
     fill(network, WeightsFile(path.name, digest, tensors))
     where = device or torch.device("cpu")

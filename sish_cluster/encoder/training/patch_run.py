@@ -170,4 +170,5 @@ def write_backbone(path: Path, backbone: ResNet, *, name: str) -> None:
     state = {
         k: torch.clone(v.detach().cpu()).contiguous() for k, v in backbone.state_dict().items()
     }
-    save_file(state, path, metadata={"network": f"resnet{backbone.depth}", "trained": name})
+    # One entry only: safetensors writes several in an order of chance, and the digest with them.
+    save_file(state, path, metadata={"network": f"resnet{backbone.depth} {name}"})

@@ -216,6 +216,9 @@ class SslpTask:
         # Places without a neighbour point at the anchor, which is excluded anyway.
         beside = torch.where(neighbours >= 0, neighbours, rows[:, None])
         excluded = excluded.scatter(1, beside, True)
+        # In a tiny set the kin may be everything; such a patch takes all others for negatives.
+        itself = torch.zeros_like(excluded).scatter(1, rows[:, None], True)
+        excluded = torch.where(excluded.all(dim=1, keepdim=True), itself, excluded)
         share = self.settings.negative_share
         return drawn_negatives(
             logits,
