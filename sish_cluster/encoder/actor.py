@@ -1,8 +1,8 @@
-"""The encoder as an actor: one slide at a time, its progress readable meanwhile.
+"""Encoder actors under Ray: readers on CPUs, networks on shares of GPUs, in processes Ray keeps alive.
 
-`EncoderActor` is a plain class. In the process it is called as it is (`local_actor`); under Ray it runs
-in processes of its own, which Ray starts again when they die, and both give equal bytes. This is the
-only file that imports ray, and only when Ray is asked for.
+Pixels go from a reader to a network through Ray's object store and never through the driver. Ray starts
+dead processes again and repeats what they were at, and the result has equal bytes. This is the only
+file that imports ray, and only when Ray is asked for.
 
 Notes
 -----
@@ -14,37 +14,29 @@ listens on all interfaces.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from sish_cluster.core.errors import Cancelled, EncoderUnavailable, SishError
-from sish_cluster.core.posting import EncodedSlide
+import numpy as np
+import numpy.typing as npt
+
+from sish_cluster.core.errors import EncoderUnavailable, SishError
 from sish_cluster.core.seams import Pixels
+from sish_cluster.encoder.batching import Batcher
 from sish_cluster.encoder.catalogue import CatalogueEntry
-from sish_cluster.encoder.pipeline import (
-    READING,
-    EncodedPatches,
-    EncodeFailure,
-    Encoder,
-    EncoderDescription,
-    unexpected,
-)
+from sish_cluster.encoder.encoders import AHEAD, Encoders
+from sish_cluster.encoder.lane import Lane, Stage
+from sish_cluster.encoder.local_actor import SlideReaderActor
+from sish_cluster.encoder.networks.inputs import device_of
+from sish_cluster.encoder.pipeline import Encoder, EncoderDescription
+from sish_cluster.encoder.ray_lanes import ENCODE, WATCH, RayEncoder, RayReader
+from sish_cluster.encoder.reading import Cut, EncodedPatches
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
-
-Answer = TypeVar("Answer")
-
-WATCH = "watch"
-"""Concurrency group that answers while a slide is being encoded."""
-
-WATCH_TIMEOUT_S = 2.0
-"""Seconds an actor has to tell its progress; a restarting actor takes longer and is asked again."""
 
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -60,153 +52,82 @@ QUIET = {
 }
 """No usage reports, and nothing of Ray's printed over the progress bars; its log files stay."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stage:
-    """How far an actor is with the job ``ticket``."""
-
-    ticket: str
-    name: str = READING
-    done: int = 0
-    total: int = 0
+EMBED_TIMEOUT_S = 600.0
+"""Seconds a reader waits for the embeddings of a block of candidates."""
 
 
 class EncoderActor:
-    """Encodes one slide or batch of patches at a time; says meanwhile how far it is.
+    """The networks, in a process of their own; joins the patches of many callers into batches.
 
     Parameters
     ----------
     settings
-        Everything that decides what an encoded slide is.
-    encoder
-        Networks to share within a process; None to read them.
+        Everything that decides what an encoded patch is.
+    actors
+        Says how large a batch may be.
     """
 
-    def __init__(self, settings: EncoderSettings, encoder: Encoder | None = None) -> None:
-        self._encoder = encoder or Encoder(settings)
-        self._stage = Stage("")
-        self._cancelled = ""
-
-    def encode(self, entry: CatalogueEntry, ticket: str) -> EncodedSlide | EncodeFailure:
-        """Return the encoded slide of an entry, or its failure."""
-        self._stage = Stage(ticket)
-
-        def note(name: str, done: int, total: int) -> None:
-            self._stage = Stage(ticket, name, done, total)
-            if self._cancelled == ticket:
-                raise Cancelled(f"{entry.path}: encoding was cancelled at patch {done} of {total}")
-
-        return self._encoder.encode_entry(entry, progress=note)
+    def __init__(self, settings: EncoderSettings, actors: ActorSettings) -> None:
+        self._encoder = Encoder(settings)
+        batch = actors.batch_of(has_gpu=device_of(settings.device).type != "cpu")
+        self._batcher = Batcher(self._encoder.encode_patches, max_patches=batch)
 
     def encode_patches(self, pixels: Pixels) -> EncodedPatches:
         """Return keys, codes and embeddings of patches."""
-        return self._encoder.encode_patches(pixels)
+        return self._batcher.submit(pixels).result()
 
-    def stage(self) -> Stage:
-        """Return how far the last job is."""
-        return self._stage
-
-    def cancel(self, ticket: str) -> None:
-        """Stop the job ``ticket`` before its next patch."""
-        self._cancelled = ticket
+    def embeddings_of(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Return embeddings of candidates: for readers whose selector goes by them."""
+        return self._encoder.embedder.embeddings_of(pixels)
 
     def describe(self) -> tuple[int, EncoderDescription]:
         """Return the process id and what the encoder is."""
         return os.getpid(), self._encoder.description
 
 
-class RayActor:
-    """One `EncoderActor` in a process that Ray keeps alive."""
+class RemoteEmbedder:
+    """An `Embedder` in a reader's process that asks an `EncoderActor`."""
 
-    def __init__(self, handle: Any, ray: Any) -> None:
-        self._handle = handle
-        self._ray = ray
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.handle: Any = None
 
-    def encode(self, entry: CatalogueEntry, ticket: str) -> Future[EncodedSlide | EncodeFailure]:
-        """Begin a slide; the future never fails: a lost actor is a failure of the slide."""
+    def embeddings_of(self, patches: Pixels) -> npt.NDArray[np.float32]:
+        """Return the embeddings (n, dimensions) of patches."""
+        import ray
 
-        def lost(error: BaseException) -> EncodeFailure:
-            found = _as_sish_error(str(entry.path), error)
-            return EncodeFailure(entry.slide.slide_id, entry.path, found)
+        asked = self.handle.embeddings_of.options(concurrency_group=ENCODE).remote(patches)
+        found: npt.NDArray[np.float32] = ray.get(asked, timeout=EMBED_TIMEOUT_S)
+        return found
 
-        return _settled(lambda: self._handle.encode.remote(entry, ticket), lost)
 
-    def encode_patches(self, pixels: Pixels) -> Future[EncodedPatches]:
-        """Begin a batch of patches; the future fails with a `SishError` only."""
+class ReaderActor:
+    """A `SlideReaderActor` in a process of its own."""
 
-        def lost(error: BaseException) -> EncodedPatches:
-            raise _as_sish_error("a patch", error) from error
+    def __init__(self, settings: EncoderSettings, batch_patches: int, dimensions: int) -> None:
+        self._embedder = RemoteEmbedder(dimensions)
+        self._reader = SlideReaderActor(settings, self._embedder, batch_patches=batch_patches)
 
-        return _settled(lambda: self._handle.encode_patches.remote(pixels), lost)
+    def items(self, entry: CatalogueEntry, ticket: str, handle: Any) -> Iterator[Cut | Pixels]:
+        """Yield a slide's `Cut`, then its batches; ``handle`` embeds candidates where that is needed."""
+        # Not an argument of the class: Ray cannot start such an actor again once the handle is gone.
+        self._embedder.handle = handle
+        yield from self._reader.items(entry, ticket)
 
-    def stage(self) -> Stage | None:
-        """Return how far the actor is, or None while it does not answer."""
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            asked = self._handle.stage.options(concurrency_group=WATCH).remote()
-            stage: Stage = self._ray.get(asked, timeout=WATCH_TIMEOUT_S)
-            return stage
-        return None
+    def stage(self) -> Stage:
+        """Return how far the last slide is read."""
+        return self._reader.stage()
 
     def cancel(self, ticket: str) -> None:
-        """Ask the actor to stop a job before its next patch."""
-        self._handle.cancel.options(concurrency_group=WATCH).remote(ticket)
-
-    def describe(self, timeout_s: float) -> tuple[int, EncoderDescription]:
-        """Return the actor's process id and what its encoder is."""
-        asked = self._handle.describe.options(concurrency_group=WATCH).remote()
-        answer: tuple[int, EncoderDescription] = self._ray.get(asked, timeout=timeout_s)
-        return answer
-
-    def restart(self) -> None:
-        """Kill the actor's process; Ray starts another."""
-        self._ray.kill(self._handle, no_restart=False)
-
-    def close(self) -> None:
-        """End the actor for good."""
-        with contextlib.suppress(self._ray.exceptions.RayError):
-            self._ray.kill(self._handle)
-
-
-def _as_sish_error(what: str, error: BaseException) -> SishError:
-    """Return what went wrong in an actor as an error of ours."""
-    cause = getattr(error, "cause", None)
-    for found in (cause, error):
-        if isinstance(found, SishError):
-            return found
-    if "Actor" in type(error).__name__:
-        return EncoderUnavailable(
-            f"{what}: the actor encoding it died, and died again when it was repeated: it may need more"
-            " memory than there is, or break a decoder. Try it alone"
-        )
-    return unexpected(what, error)
-
-
-def _settled(ask: Callable[[], Any], lost: Callable[[BaseException], Answer]) -> Future[Answer]:
-    """Return the future of what Ray is asked for, what ``lost`` makes of an error in its place."""
-    outcome: Future[Answer] = Future()
-
-    def fail(error: BaseException) -> None:
-        try:
-            outcome.set_result(lost(error))
-        except SishError as found:
-            outcome.set_exception(found)
-
-    def settle(future: Future[Any]) -> None:
-        error = future.exception()
-        outcome.set_result(future.result()) if error is None else fail(error)
-
-    try:
-        ask().future().add_done_callback(settle)
-    except Exception as error:  # Ray itself is gone: it raises what it likes.
-        fail(error)
-    return outcome
+        """Stop the job ``ticket`` before its next patch."""
+        self._reader.cancel(ticket)
 
 
 @contextlib.contextmanager
 def ray_actors(
     settings: EncoderSettings, actors: ActorSettings, *, address: str | None
-) -> Iterator[list[RayActor]]:
-    """Start Ray (or join it at ``address``), place the actors, and undo both at the end.
+) -> Iterator[list[Lane]]:
+    """Start Ray (or join it at ``address``), place readers and networks, and undo all at the end.
 
     Raises
     ------
@@ -214,25 +135,60 @@ def ray_actors(
         If Ray is missing or does not start, or an actor cannot be placed; the CPUs and GPUs asked for
         and there are named.
     """
-    with _connected(actors, address) as ray:
+    with _connected(actors, address) as ray, contextlib.ExitStack() as stack:
         asked = _resources(ray, actors)
-        _check_fits(ray, asked, actors.wanted_actors)
-        remote = ray.remote(
-            num_cpus=asked["CPU"],
-            num_gpus=asked.get("GPU", 0.0),
-            max_restarts=-1,
-            max_task_retries=actors.task_retries,
-            max_concurrency=1,
-            concurrency_groups={WATCH: 1},
-            runtime_env={"env_vars": MALLOC} if address else None,
-        )(EncoderActor)
-        placed = [RayActor(remote.remote(settings), ray) for _ in range(actors.wanted_actors)]
-        try:
-            _await_placed(ray, placed, asked, actors)
-            yield placed
-        finally:
-            for actor in placed:
-                actor.close()
+        _check_fits(ray, asked, actors)
+        environment = {"env_vars": MALLOC} if address else None
+        network = _network_class(ray, asked, actors, environment).remote
+        encoders = stack.enter_context(
+            Encoders(lambda: RayEncoder(network(settings, actors), ray), actors.scaling)
+        )
+        description = _await_placed(ray, encoders, asked, actors)
+        yield _lanes(ray, stack, encoders, description, (settings, actors, environment))
+
+
+def _lanes(
+    ray: Any,
+    stack: contextlib.ExitStack,
+    encoders: Encoders,
+    description: EncoderDescription,
+    placing: tuple[EncoderSettings, ActorSettings, Any],
+) -> list[Lane]:
+    """Place the readers and return their lanes, which end with ``stack``."""
+    settings, actors, environment = placing
+    first: Any = encoders.members[0]
+    reader = _reader_class(ray, actors, environment).remote
+    batch = actors.batch_of(has_gpu=ray.cluster_resources().get("GPU", 0.0) > 0)
+    begin = functools.partial(reader, settings, batch, description.dimensions)
+    lanes = []
+    for _ in range(actors.wanted_readers):
+        lanes.append(Lane(RayReader(begin, ray, first.handle), encoders, description))
+        stack.callback(lanes[-1].close)
+    return lanes
+
+
+def _network_class(
+    ray: Any, asked: Mapping[str, float], actors: ActorSettings, environment: Any
+) -> Any:
+    return ray.remote(
+        num_cpus=asked["CPU"],
+        num_gpus=asked.get("GPU", 0.0),
+        max_restarts=-1,
+        max_task_retries=actors.task_retries,
+        concurrency_groups={WATCH: 1, ENCODE: actors.wanted_readers * (AHEAD + 1)},
+        runtime_env=environment,
+    )(EncoderActor)
+
+
+def _reader_class(ray: Any, actors: ActorSettings, environment: Any) -> Any:
+    return ray.remote(
+        num_cpus=actors.cpus_per_reader,
+        max_restarts=-1,
+        max_task_retries=actors.task_retries,
+        max_concurrency=1,
+        concurrency_groups={WATCH: 1},
+        runtime_env=environment,
+    )(ReaderActor)
 
 
 @contextlib.contextmanager
@@ -302,36 +258,42 @@ def _resources(ray: Any, actors: ActorSettings) -> dict[str, float]:
     return asked
 
 
-def _check_fits(ray: Any, asked: Mapping[str, float], n_actors: int) -> None:
+def _check_fits(ray: Any, asked: Mapping[str, float], actors: ActorSettings) -> None:
     there = ray.cluster_resources()
-    short = [name for name, each in asked.items() if there.get(name, 0.0) < each * n_actors]
-    if short:
-        raise _not_placed(there, asked, n_actors, placed=0)
+    total = {name: each * actors.scaling.min_actors for name, each in asked.items()}
+    total["CPU"] += actors.cpus_per_reader * actors.wanted_readers
+    if any(there.get(name, 0.0) < wanted for name, wanted in total.items()):
+        raise _not_placed(there, asked, actors, placed=0)
 
 
 def _await_placed(
-    ray: Any, placed: list[RayActor], asked: Mapping[str, float], actors: ActorSettings
-) -> None:
+    ray: Any, encoders: Encoders, asked: Mapping[str, float], actors: ActorSettings
+) -> EncoderDescription:
+    """Wait until every network answers; return what they are."""
     until_s = time.monotonic() + actors.place_timeout_s
-    for number, actor in enumerate(placed):
+    description: EncoderDescription | None = None
+    for number, member in enumerate(encoders.members):
         try:
-            actor.describe(max(0.1, until_s - time.monotonic()))
+            network: Any = member
+            _, description = network.describe(max(0.1, until_s - time.monotonic()))
         except ray.exceptions.GetTimeoutError as error:
-            there = ray.available_resources()
-            raise _not_placed(there, asked, len(placed), placed=number) from error
+            raise _not_placed(ray.available_resources(), asked, actors, placed=number) from error
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or getattr(error, "__cause__", None)
             if isinstance(cause, SishError):
                 raise cause from error
             raise EncoderUnavailable(f"an encoder actor did not start: {error}") from error
+    assert description is not None
+    return description
 
 
 def _not_placed(
-    there: Mapping[str, float], asked: Mapping[str, float], n_actors: int, *, placed: int
+    there: Mapping[str, float], asked: Mapping[str, float], actors: ActorSettings, *, placed: int
 ) -> EncoderUnavailable:
     each = ", ".join(f"{value:g} {name}" for name, value in asked.items())
     found = ", ".join(f"{there.get(name, 0.0):g} {name}" for name in asked)
     return EncoderUnavailable(
-        f"{n_actors} encoder actors of {each} each were asked for and {placed} could be placed; there"
-        f" is {found}. Ask for fewer actors or smaller shares, or free the machine"
+        f"{actors.scaling.min_actors} encoder actors of {each} each and {actors.wanted_readers} readers"
+        f" of {actors.cpus_per_reader:g} CPU each were asked for and {placed} actors could be placed;"
+        f" there is {found}. Ask for fewer actors or smaller shares, or free the machine"
     )

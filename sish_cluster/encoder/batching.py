@@ -14,19 +14,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 import numpy as np
-import numpy.typing as npt
 
 from sish_cluster.core.errors import EncoderUnavailable
 from sish_cluster.core.seams import Pixels
-
-Columns = tuple[npt.NDArray[np.generic], ...]
-"""What a network makes of n patches: arrays of n rows each."""
+from sish_cluster.encoder.reading import EncodedPatches
 
 
 @dataclasses.dataclass(slots=True)
 class _Call:
     pixels: Pixels
-    answer: Future[Columns]
+    answer: Future[EncodedPatches]
 
 
 class Batcher:
@@ -40,14 +37,13 @@ class Batcher:
         Most patches of one batch, unless a single caller brings more.
     """
 
-    def __init__(self, encode: Callable[[Pixels], Columns], *, max_patches: int) -> None:
+    def __init__(self, encode: Callable[[Pixels], EncodedPatches], *, max_patches: int) -> None:
         self._encode = encode
         self._max_patches = max_patches
         self._calls: collections.deque[_Call] = collections.deque()
         self._changed = threading.Condition()
         self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="sish-batch", daemon=True)
-        self._thread.start()
+        self._start()
 
     def __enter__(self) -> Batcher:
         return self
@@ -55,7 +51,7 @@ class Batcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def submit(self, pixels: Pixels) -> Future[Columns]:
+    def submit(self, pixels: Pixels) -> Future[EncodedPatches]:
         """Return the future of the columns of patches uint8 (n, side, side, 3), n >= 1.
 
         Notes
@@ -71,6 +67,11 @@ class Batcher:
             self._changed.notify()
         return call.answer
 
+    def restart(self) -> None:
+        """Give up the batch that runs: whoever waits is served without it."""
+        with self._changed:
+            self._start()
+
     def close(self) -> None:
         """Finish the batch that runs and fail what waits; repeating it changes nothing."""
         with self._changed:
@@ -85,6 +86,11 @@ class Batcher:
                 )
         self._thread.join()
 
+    def _start(self) -> None:
+        # A daemon: a batch that never ends must not keep the process.
+        self._thread = threading.Thread(target=self._run, name="sish-batch", daemon=True)
+        self._thread.start()
+
     def _run(self) -> None:
         while batch := self._next():
             self._settle([call for call in batch if call.answer.set_running_or_notify_cancel()])
@@ -92,8 +98,10 @@ class Batcher:
     def _next(self) -> list[_Call]:
         """Wait for callers and return the next batch; empty when closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._calls or self._is_closed)
+            self._changed.wait_for(lambda: self._calls or self._is_closed or self._is_replaced)
             batch: list[_Call] = []
+            if self._is_replaced:
+                return batch
             n_patches = 0
             while self._calls and (
                 not batch
@@ -107,6 +115,10 @@ class Batcher:
                 n_patches += len(call.pixels)
             return batch
 
+    @property
+    def _is_replaced(self) -> bool:
+        return threading.current_thread() is not self._thread
+
     def _settle(self, batch: Sequence[_Call]) -> None:
         if not batch:
             return
@@ -118,7 +130,7 @@ class Batcher:
         start = 0
         for call in batch:
             end = start + len(call.pixels)
-            call.answer.set_result(tuple(column[start:end] for column in columns))
+            call.answer.set_result(columns.rows(start, end))
             start = end
 
     def _settle_alone(self, batch: Sequence[_Call], error: BaseException) -> None:

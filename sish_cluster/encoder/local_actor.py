@@ -1,91 +1,128 @@
-"""Encoder actors inside this process: the same class as under Ray, on threads.
+"""Encoder actors inside this process: readers and networks on threads, the same lanes as under Ray.
 
-torch, OpenSlide and OpenCV let go of Python's lock while they work, so a few threads use a few cores;
-they share one set of weights. Each job gets a thread of its own that ends with it: a job that hangs in a
-decoder can be abandoned, because nothing waits for its thread.
+torch, OpenSlide and OpenCV let go of Python's lock while they work, so a few threads use a few cores; all
+networks share one set of weights.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import TypeVar
 
-from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.core.seams import Pixels
-from sish_cluster.encoder.actor import EncoderActor, Stage
+from sish_cluster.core.errors import Cancelled
+from sish_cluster.core.seams import Embedder, Pixels
+from sish_cluster.encoder.batching import Batcher
 from sish_cluster.encoder.catalogue import CatalogueEntry
-from sish_cluster.encoder.pipeline import EncodedPatches, EncodeFailure, Encoder, EncoderDescription
+from sish_cluster.encoder.encoders import Encoders
+from sish_cluster.encoder.lane import Lane, Stage
+from sish_cluster.encoder.networks.inputs import device_of
+from sish_cluster.encoder.pipeline import Encoder
+from sish_cluster.encoder.reading import Cut, EncodedPatches, read_slide
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
 
-Answer = TypeVar("Answer")
 
+class SlideReaderActor:
+    """Reads one slide at a time; says meanwhile how far it is. The same class here and under Ray.
 
-class LocalActor:
-    """One `EncoderActor` in this process."""
+    Parameters
+    ----------
+    settings
+        Which patches, and the side they are read at.
+    embedder
+        Embeds candidates for the selectors that go by embeddings.
+    batch_patches
+        Patches read together.
+    """
 
-    def __init__(self, settings: EncoderSettings, encoder: Encoder) -> None:
+    def __init__(
+        self, settings: EncoderSettings, embedder: Embedder, *, batch_patches: int = 1
+    ) -> None:
         self._settings = settings
-        self._encoder = encoder
-        self._actor = EncoderActor(settings, encoder)
+        self._embedder = embedder
+        self._batch_patches = batch_patches
+        self._stage = Stage("")
+        self._cancelled = ""
 
-    def encode(self, entry: CatalogueEntry, ticket: str) -> Future[EncodedSlide | EncodeFailure]:
-        """Begin a slide."""
-        actor = self._actor
-        return _begun(lambda: actor.encode(entry, ticket))
+    def items(self, entry: CatalogueEntry, ticket: str) -> Iterator[Cut | Pixels]:
+        """Yield a slide's `Cut`, then its batches of patches."""
+        self._stage = Stage(ticket)
 
-    def encode_patches(self, pixels: Pixels) -> Future[EncodedPatches]:
-        """Begin a batch of patches."""
-        actor = self._actor
-        return _begun(lambda: actor.encode_patches(pixels))
+        def note(name: str, done: int, total: int) -> None:
+            if self._stage.ticket != ticket or self._cancelled == ticket:
+                raise Cancelled(f"{entry.path}: encoding was cancelled at patch {done} of {total}")
+            self._stage = Stage(ticket, name, done, total)
 
-    def stage(self) -> Stage | None:
-        """Return how far the actor is."""
-        return self._actor.stage()
+        return read_slide(
+            entry, self._settings, self._embedder, batch_patches=self._batch_patches, tell=note
+        )
+
+    def stage(self) -> Stage:
+        """Return how far the last slide is read."""
+        return self._stage
 
     def cancel(self, ticket: str) -> None:
-        """Ask the actor to stop a job before its next patch."""
-        self._actor.cancel(ticket)
-
-    def describe(self, timeout_s: float) -> tuple[int, EncoderDescription]:
-        """Return this process's id and what the encoder is."""
-        return os.getpid(), self._encoder.description
+        """Stop the job ``ticket`` before its next patch."""
+        self._cancelled = ticket
 
     def restart(self) -> None:
-        """Abandon the job that runs and be ready for another."""
-        self._actor.cancel(self._actor.stage().ticket)
-        self._actor = EncoderActor(self._settings, self._encoder)
+        """Give up what is being read: its thread stops at its next patch, if there ever is one."""
+        self._stage = Stage("")
 
     def close(self) -> None:
-        """Stop the job that runs before its next patch."""
-        self._actor.cancel(self._actor.stage().ticket)
+        """Give up what is being read."""
+        self.restart()
+
+
+class LocalEncoder:
+    """One network's place in this process; implements `encoders.EncoderMember`.
+
+    Parameters
+    ----------
+    encoder
+        The networks, shared with others.
+    batch_patches
+        Most patches of a batch.
+    """
+
+    is_ready = True
+    """There as soon as it is made."""
+
+    def __init__(self, encoder: Encoder, *, batch_patches: int = 1) -> None:
+        self._batcher = Batcher(encoder.encode_patches, max_patches=batch_patches)
+
+    def begin(self, pixels: Pixels) -> Future[EncodedPatches]:
+        """Begin patches."""
+        return self._batcher.submit(pixels)
+
+    def restart(self) -> None:
+        """Give up the batch that runs."""
+        self._batcher.restart()
+
+    def close(self) -> None:
+        """Finish the batch that runs, and take no more."""
+        self._batcher.close()
 
 
 @contextlib.contextmanager
-def local_actors(settings: EncoderSettings, actors: ActorSettings) -> Iterator[list[LocalActor]]:
-    """Read the weights once and yield the actors."""
-    encoder = Encoder(settings)
-    local = [LocalActor(settings, encoder) for _ in range(actors.wanted_actors)]
-    try:
-        yield local
-    finally:
-        for actor in local:
-            actor.close()
+def local_actors(
+    settings: EncoderSettings, actors: ActorSettings, *, encoder: Encoder | None = None
+) -> Iterator[list[Lane]]:
+    """Read the weights once (or take those of ``encoder``) and yield the lanes."""
+    shared = encoder or Encoder(settings)
+    batch = actors.batch_of(has_gpu=device_of(settings.device).type != "cpu")
 
+    def start() -> LocalEncoder:
+        return LocalEncoder(shared, batch_patches=batch)
 
-def _begun(work: Callable[[], Answer]) -> Future[Answer]:
-    future: Future[Answer] = Future()
-
-    def run() -> None:
+    with Encoders(start, actors.scaling) as encoders:
+        readers = [
+            SlideReaderActor(settings, shared.embedder, batch_patches=batch)
+            for _ in range(actors.wanted_readers)
+        ]
+        lanes = [Lane(reader, encoders, shared.description) for reader in readers]
         try:
-            answer = work()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(answer)
-
-    threading.Thread(target=run, name="sish-encode", daemon=True).start()
-    return future
+            yield lanes
+        finally:
+            for lane in lanes:
+                lane.close()

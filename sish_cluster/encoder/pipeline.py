@@ -13,35 +13,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from sish_cluster.core.code import Codes, code_bytes_of, codes_of
-from sish_cluster.core.embedding import Embeddings, checked_embeddings
+from sish_cluster.core.code import codes_of
+from sish_cluster.core.embedding import checked_embeddings
 from sish_cluster.core.errors import BadRequest, Internal, SishError
-from sish_cluster.core.key import Keys, spread_keys
-from sish_cluster.core.posting import EncodedSlide, PatchColumns
+from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
 from sish_cluster.core.slide import Slide
 from sish_cluster.encoder.catalogue import CatalogueEntry
-from sish_cluster.encoder.cutting import MAX_REGION_PATCHES, Mosaic, cut_mosaic, cut_region
 from sish_cluster.encoder.embedder_file import FileEmbedder
 from sish_cluster.encoder.embedders import LoadedEmbedder, NetworkEmbedder
 from sish_cluster.encoder.fingerprint import fingerprint_of
 from sish_cluster.encoder.keying import KeyNetwork
+from sish_cluster.encoder.reading import (
+    ENCODING,
+    Cut,
+    EncodedPatches,
+    Progress,
+    assembled,
+    read_slide,
+)
 from sish_cluster.encoder.region import Region
 from sish_cluster.encoder.selectors import selector_of
 from sish_cluster.encoder.settings import EmbedderFileSettings, EncoderSettings
-from sish_cluster.encoder.slide import SlideReader, open_slide
-
-READING, MOSAIC, ENCODING = "reading", "mosaic", "encoding"
-"""Stages of a slide, in their order; ``done`` and ``total`` count patches, total 0 while unknown."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total) after each step; may raise to stop."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,17 +84,6 @@ class EncoderDescription:
     def __str__(self) -> str:
         more = f", {self.mosaic}" if self.mosaic else ""
         return f"{self.profile}: keys {self.key_weights}, codes {self.texture_weights}{more}"
-
-
-class EncodedPatches(NamedTuple):
-    """Patches as columns of n rows."""
-
-    keys: Keys
-    """uint64 (n,); 0 where there is no key network."""
-    codes: Codes
-    """uint8 (n, code_bytes)."""
-    embeddings: Embeddings
-    """float16 (n, dimensions)."""
 
 
 def embedder_of(settings: EncoderSettings) -> LoadedEmbedder:
@@ -148,7 +134,7 @@ class Encoder:
         self.settings = settings
         self.keying = key_network_of(settings)
         self.embedder = embedder_of(settings)
-        self._selector = selector_of(settings.cutting, self.embedder, device=settings.device)
+        selector_of(settings.cutting, self.embedder, device=settings.device)  # or its error, now
         self.description = EncoderDescription(
             settings.profile.name,
             fingerprint_of(settings.profile, self.keying, self.embedder, extras=settings.extras),
@@ -225,16 +211,17 @@ class Encoder:
         BadSlide
             If the slide cannot be read, has no tissue or no mpp.
         """
+        entry = CatalogueEntry(path, slide, mpp, region, digest)
         tell = progress or _ignored
-        tell(READING, 0, 0)
-        with open_slide(path, mpp=mpp) as reader:
-            mosaic = self._cut(reader, region, functools.partial(tell, MOSAIC))
-            patches = self._encoded(reader, mosaic, tell)
-            known = _known(slide, reader, mosaic, digest)
-        if self.keying is None:
-            keys = spread_keys(slide.slide_id, patches.numbers)
-            patches = dataclasses.replace(patches, keys=keys)
-        return EncodedSlide.whole(known, patches, self.fingerprint)
+        items = read_slide(entry, self.settings, self.embedder, tell=tell)
+        cut, parts = next(items), []
+        assert isinstance(cut, Cut)
+        for pixels in items:
+            assert not isinstance(pixels, Cut)
+            parts.append(self.encode_patches(pixels))
+        tell(ENCODING, len(parts), len(parts))
+        has_keys = self.keying is not None
+        return assembled(cut, parts, fingerprint=self.fingerprint, has_keys=has_keys)
 
     def encode_entry(
         self, entry: CatalogueEntry, *, progress: Progress | None = None
@@ -255,32 +242,6 @@ class Encoder:
             return EncodeFailure(
                 entry.slide.slide_id, entry.path, unexpected(str(entry.path), error)
             )
-
-    def _cut(
-        self, reader: SlideReader, region: Region | None, tell: Callable[[int, int], None]
-    ) -> Mosaic:
-        settings = self.settings.cutting
-        if region is None:
-            return cut_mosaic(reader, settings, progress=tell, selector=self._selector)
-        most = min(settings.patches_per_slide or MAX_REGION_PATCHES, MAX_REGION_PATCHES)
-        chooser = selector_of(
-            dataclasses.replace(settings, patches_per_slide=most),
-            self.embedder,
-            device=self.settings.device,
-        )
-        return cut_region(reader, region, settings, progress=tell, selector=chooser)
-
-    def _encoded(self, reader: SlideReader, mosaic: Mosaic, tell: Progress) -> PatchColumns:
-        n = len(mosaic)
-        keys = np.zeros(n, dtype=np.uint64)
-        codes = np.zeros((n, code_bytes_of(self.code_bits)), dtype=np.uint8)
-        embeddings = np.zeros((n, self.embedder.dimensions), dtype=np.float16)
-        for number in range(n):
-            pixels = reader.region(mosaic.box(number), side_px=self.settings.profile.side_px)
-            row = self.encode_patches(pixels[None])
-            keys[number], codes[number], embeddings[number] = (column[0] for column in row)
-            tell(ENCODING, number + 1, n)
-        return PatchColumns.of(keys, codes, mosaic.corners, embeddings=embeddings)
 
 
 def unexpected(what: str, error: BaseException) -> Internal:
@@ -311,17 +272,6 @@ def _told(settings: EncoderSettings) -> str:
     if mosaic.patches_per_slide:
         parts.append(f"at most {mosaic.patches_per_slide} patches a slide")
     return ", ".join(parts)
-
-
-def _known(slide: Slide, reader: SlideReader, mosaic: Mosaic, digest: str) -> Slide:
-    return dataclasses.replace(
-        slide,
-        mpp=reader.mpp,
-        width_px=reader.size.width,
-        height_px=reader.size.height,
-        patch_side_px=mosaic.side_px,
-        digest=digest or reader.digest,
-    )
 
 
 def _ignored(stage: str, done: int, total: int) -> None:

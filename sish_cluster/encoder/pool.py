@@ -20,16 +20,13 @@ from sish_cluster.core.key import spread_keys
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
 from sish_cluster.core.slide import digest_of
-from sish_cluster.encoder.actor import Stage, ray_actors
+from sish_cluster.encoder.actor import ray_actors
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoded_store import EncodedStore
+from sish_cluster.encoder.lane import Stage
 from sish_cluster.encoder.local_actor import local_actors
-from sish_cluster.encoder.pipeline import (
-    EncodedPatches,
-    EncodeFailure,
-    EncoderDescription,
-    description_of,
-)
+from sish_cluster.encoder.pipeline import EncodeFailure, description_of
+from sish_cluster.encoder.reading import EncodedPatches
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
 from sish_cluster.encoder.slide import open_slide
 
@@ -64,9 +61,6 @@ class Actor(Protocol):
 
     def cancel(self, ticket: str) -> None:
         """Ask the actor to stop a job before its next patch."""
-
-    def describe(self, timeout_s: float) -> tuple[int, EncoderDescription]:
-        """Return the actor's process id and what its encoder is."""
 
     def restart(self) -> None:
         """Give up what the actor does and make it ready for another job."""

@@ -18,9 +18,11 @@ from typing import Any, TypeVar
 
 from sish_cluster.core.errors import BadRequest, BadSlide, NotPermitted
 from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.encoder.actor import Stage
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.desk import Desk, Loan
+from sish_cluster.encoder.encoders import AHEAD
+from sish_cluster.encoder.lane import Stage
+from sish_cluster.encoder.networks.inputs import device_of
 from sish_cluster.encoder.patch_image import pixels_of
 from sish_cluster.encoder.pipeline import description_of
 from sish_cluster.encoder.pool import Actor
@@ -43,7 +45,9 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
     Parameters
     ----------
     desk
-        Lends the actors.
+        Lends the actors to slides, one at a time each.
+    patch_desk
+        Lends them to patches, several at a time each: those that come together share a batch.
     settings
         What the actors encode with.
     allowed
@@ -53,9 +57,16 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
     """
 
     def __init__(
-        self, desk: Desk, settings: EncoderSettings, allowed: ServiceSettings, *, poll_s: float
+        self,
+        desk: Desk,
+        patch_desk: Desk,
+        settings: EncoderSettings,
+        allowed: ServiceSettings,
+        *,
+        poll_s: float,
     ) -> None:
         self._desk = desk
+        self._patch_desk = patch_desk
         self._settings = settings
         self._allowed = allowed
         self._poll_s = poll_s
@@ -87,9 +98,9 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
     async def EncodePatches(
         self, requests: AsyncIterator[pb.EncodePatchesRequest], context: Context
     ) -> AsyncIterator[pb.EncodePatchesResponse]:
-        """Encode patches, as many at once as there are actors, answered in the requests' order."""
+        """Encode patches, as many at once as fill the actors, answered in the requests' order."""
         asked: asyncio.Queue[asyncio.Task[pb.EncodePatchesResponse] | None]
-        asked = asyncio.Queue(maxsize=self._desk.n_actors)
+        asked = asyncio.Queue(maxsize=self._patch_desk.n_actors)
         tasks: set[asyncio.Task[Any]] = set()
 
         async def read() -> None:
@@ -121,7 +132,7 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
             key_weights=found.key_weights,
             texture_weights=found.texture_weights,
             actors=self._desk.n_actors,
-            queued=self._desk.n_waiting,
+            queued=self._desk.n_waiting + self._patch_desk.n_waiting,
             uptime_s=time.monotonic() - self._started_s,
             version=metadata.version("sish-cluster"),
             dimensions=found.dimensions,
@@ -140,13 +151,12 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
     async def _patch(self, image: bytes) -> pb.EncodePatchesResponse:
         side_px = self._settings.profile.side_px
         pixels = await asyncio.to_thread(pixels_of, image, side_px=side_px, settings=self._allowed)
-        actor = await self._desk.taken()
-        loan = self._begun(actor, lambda: actor.encode_patches(pixels[None]))
+        actor = await self._patch_desk.taken()
         try:
-            await loan.awaited()
+            # Cancelled with the call: a patch that nobody wants is left out of its batch.
+            patch = await asyncio.wrap_future(actor.encode_patches(pixels[None]))
         finally:
-            loan.abandon("")
-        patch = loan.answer()
+            self._patch_desk.given_back(actor)
         return pb.EncodePatchesResponse(
             key=int(patch.keys[0]),
             code=patch.codes[0].tobytes(),
@@ -211,13 +221,18 @@ def encoder_server(
     actor_settings: ActorSettings = ActorSettings(),  # noqa: B008
 ) -> Server:
     """Return a server over started actors, not started itself; call it inside the event loop."""
-    desk = Desk(
-        actors,
-        max_waiting=allowed.max_waiting,
-        retry_after_s=allowed.retry_after_s,
-        stall_timeout_s=actor_settings.stall_timeout_s,
+    has_gpu = device_of(settings.device).type != "cpu"
+    together = AHEAD * actor_settings.batch_of(has_gpu=has_gpu)
+    desk, patch_desk = (
+        Desk(
+            [*actors] * each,
+            max_waiting=allowed.max_waiting * each,
+            retry_after_s=allowed.retry_after_s,
+            stall_timeout_s=actor_settings.stall_timeout_s,
+        )
+        for each in (1, together)
     )
-    servicer = EncoderServicer(desk, settings, allowed, poll_s=actor_settings.poll_s)
+    servicer = EncoderServicer(desk, patch_desk, settings, allowed, poll_s=actor_settings.poll_s)
     service = pb.DESCRIPTOR.services_by_name["EncoderService"].full_name
     add = functools.partial(encoder_pb2_grpc.add_EncoderServiceServicer_to_server, servicer)
     return Server(serving, [service], add)

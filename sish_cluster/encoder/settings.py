@@ -10,6 +10,7 @@ from sish_cluster.core.errors import BadRequest
 from sish_cluster.core.slide import canonical_bytes, digest_of
 from sish_cluster.encoder.cutting import MosaicSettings
 from sish_cluster.encoder.profile import COMPACT, Profile
+from sish_cluster.encoder.scaling import ScalingSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,7 +83,16 @@ class ActorSettings:
     """How many actors there are, what each may take, and how long it may be silent."""
 
     n_actors: int | None = None
-    """Actors; None for one a core (two torch processes on one core only take turns)."""
+    """Actors, the most there may be; None for one a core (two torch processes on one core only take
+    turns)."""
+    min_actors: int | None = None
+    """Actors there always are; None for `n_actors`: then their number never changes."""
+    n_readers: int | None = None
+    """Readers of slides, each with one slide at a time; None for one an actor."""
+    batch_patches: int | None = None
+    """Patches encoded together; None for 16 on a GPU and 1 on a CPU, where larger batches are slower."""
+    cpus_per_reader: float = 0.25
+    """CPUs Ray reserves for a reader: it waits for the actors most of the time."""
     cpus_per_actor: float = 0.5
     """CPUs Ray reserves for an actor: less than one, so that other work on the machine fits."""
     gpus_per_actor: float = 0.25
@@ -95,19 +105,38 @@ class ActorSettings:
     """How often a slide is encoded again when its actor dies; a slide that kills three is at fault."""
     poll_s: float = 0.25
     """Seconds between looks at the progress of busy actors."""
-    object_store_bytes: int = 100 << 20
-    """Ray's object store: keys and codes are small, pixels never travel."""
+    object_store_bytes: int = 512 << 20
+    """Ray's object store: the batches of a few readers, 0.8 MB a compact patch."""
 
     def __post_init__(self) -> None:
         if self.n_actors is not None and self.n_actors < 1:
             raise BadRequest(
                 f"at least 1 actor is needed; asked for {self.n_actors}", field="actors"
             )
+        if self.n_readers is not None and self.n_readers < 1:
+            raise BadRequest(
+                f"at least 1 reader is needed; asked for {self.n_readers}", field="readers"
+            )
 
     @property
     def wanted_actors(self) -> int:
         """Actors asked for, or one for each core this process may use."""
         return self.n_actors or len(os.sched_getaffinity(0))
+
+    @property
+    def wanted_readers(self) -> int:
+        """Readers asked for, or one an actor."""
+        return self.n_readers or self.wanted_actors
+
+    @property
+    def scaling(self) -> ScalingSettings:
+        """Between what bounds the number of actors moves."""
+        most = self.wanted_actors
+        return ScalingSettings(min_actors=self.min_actors or most, max_actors=most)
+
+    def batch_of(self, *, has_gpu: bool) -> int:
+        """Return how many patches are encoded together."""
+        return self.batch_patches or (16 if has_gpu else 1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from sish_cluster.core.errors import BadRequest, BadSlide, Cancelled, EncoderUna
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.slide import Slide
 from sish_cluster.encoder import pool
-from sish_cluster.encoder.actor import EncoderActor, Stage
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoded_store import EncodedStore
-from sish_cluster.encoder.local_actor import LocalActor
+from sish_cluster.encoder.lane import Stage
+from sish_cluster.encoder.local_actor import SlideReaderActor, local_actors
 from sish_cluster.encoder.pipeline import EncodeFailure
 from sish_cluster.encoder.pool import SlideProgress, encode_all
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
@@ -117,27 +117,27 @@ def test_an_unreadable_slide_is_a_failure_before_any_actor_starts(folder, tmp_pa
 
 
 def test_a_cancelled_job_stops_before_its_next_patch(encoder, glands):
-    actor = EncoderActor(encoder.settings, encoder)
-    actor.cancel("ticket")
-    failure = actor.encode(glands, "ticket")
-    assert isinstance(failure.error, Cancelled)
-    assert actor.stage().ticket == "ticket"
-    assert isinstance(actor.encode(glands, "another"), EncodedSlide)
+    with local_actors(encoder.settings, ONE, encoder=encoder) as (lane,):
+        begun = lane.encode(glands, "ticket")
+        lane.cancel("ticket")
+        assert isinstance(begun.result(60).error, Cancelled)
+        assert lane.stage().ticket == "ticket"
+        assert isinstance(lane.encode(glands, "another").result(60), EncodedSlide)
 
 
 def test_a_slide_that_makes_no_progress_is_given_up_and_the_next_one_runs(
     encoder, glands, monkeypatch
 ):
     hang = threading.Event()
-    plain = EncoderActor.encode
+    plain = SlideReaderActor.items
 
     def hanging(self, entry, ticket):
-        self._stage = Stage(ticket, "encoding", 2, 9)
         if entry.slide.slide_id == "stuck":
+            self._stage = Stage(ticket, "mosaic", 2, 9)
             hang.wait()
-        return plain(self, entry, ticket)
+        yield from plain(self, entry, ticket)
 
-    monkeypatch.setattr(EncoderActor, "encode", hanging)
+    monkeypatch.setattr(SlideReaderActor, "items", hanging)
     monkeypatch.setattr("sish_cluster.encoder.local_actor.Encoder", lambda settings: encoder)
     stuck = CatalogueEntry(glands.path, Slide("stuck"), None)
     settings = ActorSettings(n_actors=1, poll_s=0.01, stall_timeout_s=12.0)
@@ -149,8 +149,8 @@ def test_a_slide_that_makes_no_progress_is_given_up_and_the_next_one_runs(
 
 
 def test_patches_through_an_actor_are_those_of_the_encoder(encoder, patches):
-    actor = LocalActor(encoder.settings, encoder)
-    keys, codes, _ = actor.encode_patches(patches[:1]).result(timeout=60)
+    with local_actors(encoder.settings, ONE, encoder=encoder) as (lane,):
+        keys, codes, _ = lane.encode_patches(patches[:1]).result(timeout=60)
     plain_keys, plain_codes, _ = encoder.encode_patches(patches[:1])
     assert keys.tolist() == plain_keys.tolist()
     assert codes.tobytes() == plain_codes.tobytes()

@@ -38,16 +38,31 @@ def ray_run(what, folder):
 
 
 @pytest.mark.slow
-def test_a_killed_actors_slide_is_encoded_again_with_the_same_bytes_as_without_ray(
+def test_killed_actors_and_readers_are_repeated_with_the_same_bytes_as_without_ray(
     drawn_folder,
 ):
     found, printed = ray_run("kill", drawn_folder)
-    assert found["killed"] == 1
+    assert found["killed"] == 2
     assert found["versions"] == found["without_ray"]
     assert sorted(found["versions"]) == ["fibres", "glands", "sheets"]
     assert not [version for version in found["versions"].values() if ":" in version]
     assert found["left"] == []
     assert len(printed.strip().splitlines()) == 1, "Ray printed over the progress bars"
+
+
+@pytest.mark.slow
+def test_after_the_death_of_rays_head_every_slide_has_a_fate_and_nothing_is_encoded_twice(
+    drawn_folder, tmp_path
+):
+    folder = tmp_path / "slides"
+    folder.symlink_to(drawn_folder)
+    found, _ = ray_run("head", folder)
+    failed = sorted(name for name, fate in found["first"].items() if ":" in fate)
+    assert found["killed"] == 2
+    assert sorted(found["first"]) == ["fibres", "glands", "sheets"]
+    assert failed, "the head died and no slide failed"
+    assert found["encoded_again"] == failed
+    assert not [fate for fate in found["again"].values() if ":" in fate]
 
 
 @pytest.mark.slow

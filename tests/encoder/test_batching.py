@@ -7,6 +7,7 @@ import pytest
 
 from sish_cluster.core.errors import EncoderUnavailable
 from sish_cluster.encoder.batching import Batcher
+from sish_cluster.encoder.reading import EncodedPatches
 
 
 class Network:
@@ -23,7 +24,8 @@ class Network:
         assert self.go_on.wait(10)
         if (pixels == 13).any():
             raise ValueError("unlucky patch")
-        return (pixels.reshape(len(pixels), -1).sum(axis=1), pixels[:, :1, 0, 0])
+        sums = pixels.reshape(len(pixels), -1).sum(axis=1)
+        return EncodedPatches(sums, pixels[:, :1, 0, 0], pixels[:, :0, 0, 0])
 
 
 def patch(value, n=1):
@@ -105,3 +107,15 @@ def test_closing_fails_whoever_still_waits_and_refuses_whoever_comes(network):
     assert first.result(10)[0].tolist() == [12]
     with pytest.raises(EncoderUnavailable, match="start it again"):
         batcher.submit(patch(3))
+
+
+def test_a_batch_that_never_ends_is_given_up_and_those_who_wait_are_served(network):
+    with Batcher(network.encode, max_patches=1) as batcher:
+        stuck = begun(batcher, network)
+        waiting = batcher.submit(patch(2))
+        plain, network.go_on = network.go_on, threading.Event()
+        network.go_on.set()
+        batcher.restart()
+        assert waiting.result(10)[0].tolist() == [24]
+        assert not stuck.done()
+        plain.set()

@@ -50,7 +50,7 @@ def test_progress_tells_every_stage_and_every_patch(encoder, tmp_path):
     assert steps[0] == ("reading", 0, 0)
     assert {stage for stage, _, _ in steps} == {"reading", "mosaic", "encoding"}
     assert [step for step in steps if step[0] == "encoding"] == [
-        ("encoding", i + 1, n) for i in range(n)
+        ("encoding", i, n) for i in range(n + 1)
     ]
 
 

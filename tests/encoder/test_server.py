@@ -12,7 +12,7 @@ from PIL import Image
 from sish_cluster.core import errors
 from sish_cluster.core.slide import Slide
 from sish_cluster.encoder.desk import Desk
-from sish_cluster.encoder.local_actor import LocalActor
+from sish_cluster.encoder.local_actor import local_actors
 from sish_cluster.encoder.patch_image import pixels_of
 from sish_cluster.encoder.server import encoder_server, permitted_path
 from sish_cluster.encoder.settings import ActorSettings, ServiceSettings
@@ -30,7 +30,15 @@ ALLOWED = ServiceSettings()
 
 @contextlib.asynccontextmanager
 async def service(encoder, folder, *, n_actors=1, **allowed):
-    actors = [LocalActor(encoder.settings, encoder) for _ in range(n_actors)]
+    with local_actors(
+        encoder.settings, ActorSettings(n_actors=n_actors), encoder=encoder
+    ) as actors:
+        async with served(actors, encoder, folder, **allowed) as stub:
+            yield stub
+
+
+@contextlib.asynccontextmanager
+async def served(actors, encoder, folder, **allowed):
     server = encoder_server(
         actors,
         encoder.settings,
