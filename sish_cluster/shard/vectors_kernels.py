@@ -1,7 +1,7 @@
 """The direct scan: every embedding of some slides against every query patch, by cosine.
 
 Products of single precision only choose: a pair whose product comes within a safe margin of its bound
-(`vectors_search.margin_of`) gets its cosine anew, from the two rows of halves alone, in double precision
+(`vectors_patches.margin_of`) gets its cosine anew, from the two rows of halves alone, in double precision
 and in one order of additions. So neither the cut into shards, slides, blocks and tiles nor the machine's
 registers can change an answer.
 
@@ -28,6 +28,7 @@ from sish_cluster.shard.vectors_lanes import (
     double_at,
     exact_product,
     exact_square,
+    lone_tile,
     narrow_tile,
     put_double,
     put_single,
@@ -45,8 +46,10 @@ from sish_cluster.shard.words import first_bit, put_word, word_at
     WIDTH,
     N_PATCHES,
     N_WIDE,
+    N_LONE,
     HAS_NARROW,
     PANELS,
+    LONE,
     BOUNDS,
     QUERIES,
     SQUARES,
@@ -57,12 +60,13 @@ from sish_cluster.shard.words import first_bit, put_word, word_at
     HITS,
     HIT_CAPACITY,
     N_JOB,
-) = range(19)
+) = range(21)
 """Words of a job. Addresses: lists of the addresses of each slide's rows (halves) and factors (singles, one
-over the length of each row), and of its row counts; the query patches' panels and bounds (singles, lengths
-of 1), their rows and squares (doubles); the least cosine (one double); the largest distance of each
-patch; room for a tile's rows and products (singles); hits. The others: slides, numbers of a row (a
-multiple of 16), patches, wide panels, whether a narrow panel follows, hits there is room for."""
+over the length of each row), and of its row counts; the query patches' panels, the rows of those in no
+panel, and bounds (singles, of length 1); their rows and squares (doubles); the least cosine (one
+double); the largest distance of each patch; room for a tile's rows and products (singles); hits. The
+others: slides, numbers of a row (a multiple of 16), patches, wide panels, patches in no panel, whether a
+narrow panel follows instead, hits there is room for."""
 
 SLIDE, ROW, N_HITS, ROWS_LEFT, N_STATE = range(5)
 """Words of a scan's state: next slide, next row of it, hits written, rows to do before it stops."""
@@ -132,12 +136,17 @@ def scan_tile(job: int, slide: int, start: int, n_rows: int, at: int) -> int:
     panel, first = word_at(job, PANELS), 0
     rows = (slide, start, n_rows)
     for _ in range(word_at(job, N_WIDE)):
-        wide_tile(singles, 4 * width, panel, width, word_at(job, PRODUCTS))
+        wide_tile(singles, panel, width, word_at(job, PRODUCTS))
         at = keep_reaching(job, first, TILE_VECTORS, rows, at)
         panel += 4 * LANES * TILE_VECTORS * width
         first += LANES * TILE_VECTORS
+    for patch in range(word_at(job, N_LONE)):
+        query = word_at(job, LONE) + 4 * width * patch
+        lone_tile(singles, query, width, word_at(job, PRODUCTS) + 4 * patch)
+    if word_at(job, N_LONE):
+        at = keep_reaching(job, first, 1, rows, at)
     if word_at(job, HAS_NARROW):
-        narrow_tile(singles, 4 * width, panel, width, word_at(job, PRODUCTS))
+        narrow_tile(singles, panel, width, word_at(job, PRODUCTS))
         at = keep_reaching(job, first, 1, rows, at)
     return at
 

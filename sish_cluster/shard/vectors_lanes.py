@@ -29,7 +29,7 @@ TILE_VECTORS = 2 if HAS_WIDE_REGISTERS else 1
 """Vectors of query patches of a tile."""
 
 _DOUBLE_LANES = LANES
-"""Sums of an exact product: element i goes to sum i mod 16, and they are added pairwise. Part of the
+"""Sums of an exact product: element i goes to sum i mod 16, and they are added by halves. Part of the
 definition of a cosine: another number would change last bits."""
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
@@ -120,17 +120,38 @@ def _summed(builder: Any, n: Any, kinds: list[Any], step: Callable[[Any, list[An
     return changed
 
 
+def _added(builder: Any, vector: Any) -> Any:
+    """Return the sum of a vector's lanes in one order: lane i with lane i + 8, and so on by halves."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        lower, upper = (
+            builder.shuffle_vector(
+                vector,
+                ir.Constant(vector.type, ir.Undefined),
+                ir.Constant(ir.VectorType(_I32, half), list(range(start, start + half))),
+            )
+            for start in (0, half)
+        )
+        vector = builder.fadd(lower, upper)
+    return builder.extract_element(vector, ir.Constant(_I32, 0))
+
+
+def _row_starts(builder: Any, rows: Any, n: Any) -> list[Any]:
+    """Return the addresses of a tile's rows of n singles, one after the other."""
+    row_bytes = builder.mul(n, ir.Constant(_I64, 4))
+    return [
+        builder.add(rows, builder.mul(row_bytes, ir.Constant(_I64, r))) for r in range(TILE_ROWS)
+    ]
+
+
 def _tile(n_vectors: int) -> Any:
     """Return the operation that multiplies a tile's rows with ``n_vectors`` vectors of patches."""
     vector = ir.VectorType(_F32, LANES)
     vector_bytes = 4 * LANES
 
     def build(context: Any, builder: Any, _s: Any, args: Any) -> Any:
-        rows, row_bytes, panel, n, out = args
-        starts = [
-            builder.add(rows, builder.mul(row_bytes, ir.Constant(_I64, r)))
-            for r in range(TILE_ROWS)
-        ]
+        rows, panel, n, out = args
+        starts = _row_starts(builder, rows, n)
 
         def step(k: Any, sums: list[Any]) -> list[Any]:
             place = builder.mul(k, ir.Constant(_I64, n_vectors * vector_bytes))
@@ -152,18 +173,44 @@ def _tile(n_vectors: int) -> Any:
             _put(builder, total, _plus(builder, out, i * vector_bytes), 64)
         return context.get_dummy_value()
 
-    def definition(_context: Any, rows: Any, row_bytes: Any, panel: Any, n: Any, out: Any) -> Any:
+    def definition(_context: Any, rows: Any, panel: Any, n: Any, out: Any) -> Any:
         """Write the products of TILE_ROWS rows of singles with a panel (n, n_vectors * 16) to ``out``."""
-        return types.void(*[types.int64] * 5), build
+        return types.void(*[types.int64] * 4), build
 
     return _operation(definition)
 
 
 narrow_tile = _tile(1)
-"""``(rows, row_bytes, panel, n, out)``: products of a tile's rows with one vector of patches."""
+"""``(rows, panel, n, out)``: products of a tile's rows of n singles with one vector of patches."""
 
 wide_tile = _tile(TILE_VECTORS)
 """The same with TILE_VECTORS vectors of patches."""
+
+
+@_operation
+def lone_tile(_context: Any, rows: Any, patch: Any, n: Any, out: Any) -> Any:
+    """Write the products of TILE_ROWS rows with one patch's row, all singles, 64 bytes apart to ``out``.
+
+    For few patches, where most lanes of a panel would be empty: here lanes are numbers of the row.
+    """
+    vector = ir.VectorType(_F32, LANES)
+
+    def build(context: Any, builder: Any, _s: Any, args: Any) -> Any:
+        rows, patch, n, out = args
+        starts = _row_starts(builder, rows, n)
+
+        def step(i: Any, sums: list[Any]) -> list[Any]:
+            offset = builder.mul(i, ir.Constant(_I64, 4 * LANES))
+            ours = _at(builder, builder.add(patch, offset), vector, 64)
+            theirs = [_at(builder, builder.add(start, offset), vector, 64) for start in starts]
+            return [_fused(builder, ours, row, s) for row, s in zip(theirs, sums, strict=True)]
+
+        vectors = builder.sdiv(n, ir.Constant(_I64, LANES))
+        for r, total in enumerate(_summed(builder, vectors, [vector] * TILE_ROWS, step)):
+            _put(builder, _added(builder, total), _plus(builder, out, 4 * LANES * r), 4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), build
 
 
 @_operation
@@ -178,15 +225,6 @@ def reaching(_context: Any, products: Any, factor: Any, bounds: Any) -> Any:
         return builder.zext(builder.bitcast(is_reached, _I16), _I64)
 
     return types.int64(types.int64, types.int64, types.int64), build
-
-
-def _added(builder: Any, vector: Any) -> Any:
-    """Return the sum of sixteen lanes, pairwise in one order."""
-    lanes = [builder.extract_element(vector, ir.Constant(_I32, i)) for i in range(_DOUBLE_LANES)]
-    while len(lanes) > 1:
-        half = len(lanes) // 2
-        lanes = [builder.fadd(lanes[i], lanes[i + half]) for i in range(half)]
-    return lanes[0]
 
 
 @_operation

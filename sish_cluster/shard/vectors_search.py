@@ -1,7 +1,7 @@
 """The direct search over one view: blocks of slides on threads, cancelled between blocks.
 
 How the answer stays the same however it is computed: kernels choose pairs by products of single precision
-that come within `margin_of` of their bound, and keep those whose exact cosine reaches it
+that come within `vectors_patches.margin_of` of their bound, and keep those whose exact cosine reaches it
 (`vectors_kernels`); the rows kept get the order (distance, slide id, patch number), in which no two are
 equal. Where only some candidates of each patch are wanted, bounds fall to the k-th distance found so far, ties
 kept, so no candidate of the answer is ever dropped.
@@ -14,6 +14,7 @@ RetCCL, "Search": all patches with a cosine of at least 0.7 to the query patch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sish_cluster.core.clock import Cancellation
-from sish_cluster.core.embedding import COSINE_UNITS, MAX_DISTANCE_UNITS, Embeddings
+from sish_cluster.core.embedding import Embeddings
 from sish_cluster.core.query import SearchSettings
 from sish_cluster.shard import found as order
 from sish_cluster.shard import vectors_kernels as kernels
@@ -30,8 +31,9 @@ from sish_cluster.shard.found import Found, Hits, Posted, SlideIdsOf
 from sish_cluster.shard.layout import ROW_BITS
 from sish_cluster.shard.segment import Segment
 from sish_cluster.shard.snapshot import Snapshot
-from sish_cluster.shard.vectors import SlideVectors, VectorsView, width_of
+from sish_cluster.shard.vectors import VectorsView, width_of
 from sish_cluster.shard.vectors_lanes import LANES, TILE_ROWS, TILE_VECTORS
+from sish_cluster.shard.vectors_patches import Patches
 from sish_cluster.shard.words import aligned_empty
 
 PATCHES_PER_PASS = 128
@@ -43,98 +45,8 @@ NUMBERS_PER_BLOCK = 1 << 22
 HITS_HELD = 16_384
 """Hits a kernel can write before they are taken away; at least those of one tile always fit."""
 
-HALF_ULP = 2.0**-24
-"""Largest relative error of one rounding to single precision."""
-
 Flags = npt.NDArray[np.bool_]
 Table = npt.NDArray[np.int64]
-
-
-def margin_of(width: int) -> float:
-    """Return how far a product of single precision can be from the cosine it stands for.
-
-    The sum of n products of singles, added in any order, fused or not, is off by at most
-    ``g(n) sum |a_i b_i|`` with ``g(n) = n u / (1 - n u)``, u = 2^-24, and by the inequality of Cauchy and
-    Schwarz that sum is at most the product of the lengths. Rounding the query's numbers, the factor of the
-    row, and its product with the sum adds three roundings; the exact cosine's own error, some 2^-50, fits
-    five more with room to spare. Nothing underflows: numbers are multiples of 2^-47, lengths at most 2^23.
-
-    Examples
-    --------
-    >>> 6e-5 < margin_of(1024) < 7e-5
-    True
-    """
-    n = width + 8
-    return n * HALF_ULP / (1.0 - n * HALF_ULP)
-
-
-class Patches:
-    """Query patches as kernels read them, and their bounds.
-
-    Parameters
-    ----------
-    embeddings
-        float16 (n, dimensions), n at most `PATCHES_PER_PASS`.
-    min_cosine
-        Least cosine of a candidate.
-    """
-
-    def __init__(self, embeddings: Embeddings, min_cosine: float) -> None:
-        block = SlideVectors.of(embeddings)
-        n, self.width = block.rows.shape
-        self._least = np.array([min_cosine], np.float64)
-        self.farthest: Table = np.full(n, MAX_DISTANCE_UNITS, np.int64)
-        self._rows = block.rows.astype(np.float64)
-        self._squares = np.empty(n, np.float64)
-        kernels.squared(block.rows.ctypes.data, n, self.width, self._squares.ctypes.data)
-        wide = LANES * TILE_VECTORS
-        self._has_narrow = 0 < n % wide <= LANES
-        self._n_wide = n // wide + int(n % wide > LANES)
-        self._panels = self._packed(self._rows / np.sqrt(self._squares)[:, None])
-
-    def __len__(self) -> int:
-        return len(self.farthest)
-
-    def fields(self) -> dict[int, int]:
-        """Return the patches' words of a job; they live as long as this object."""
-        return {
-            kernels.WIDTH: self.width,
-            kernels.N_PATCHES: len(self),
-            kernels.N_WIDE: self._n_wide,
-            kernels.HAS_NARROW: int(self._has_narrow),
-            kernels.PANELS: self._panels.ctypes.data,
-            kernels.QUERIES: self._rows.ctypes.data,
-            kernels.SQUARES: self._squares.ctypes.data,
-            kernels.LEAST: self._least.ctypes.data,
-            kernels.FARTHEST: self.farthest.ctypes.data,
-        }
-
-    def bounds(self) -> npt.NDArray[np.float32]:
-        """Return the products from which a pair is looked at, by place in the panels; none beyond n."""
-        nearest = 1.0 - (self.farthest + 0.5) / COSINE_UNITS
-        nearest[self.farthest >= MAX_DISTANCE_UNITS] = -1.0
-        safe = np.maximum(nearest, self._least) - margin_of(self.width)
-        bounds = aligned_empty((self._n_places,), np.float32)
-        bounds[:] = np.inf
-        bounds[: len(self)] = np.nextafter(safe.astype(np.float32), np.float32(-np.inf))
-        return bounds
-
-    @property
-    def _n_places(self) -> int:
-        n_vectors: int = TILE_VECTORS * self._n_wide + int(self._has_narrow)
-        return LANES * n_vectors
-
-    def _packed(self, units: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """Return panels: for each group of patches, number by number, the numbers of all of them."""
-        padded = np.zeros((self._n_places, self.width), np.float32)
-        padded[: len(units)] = units
-        packed = aligned_empty((padded.size,), np.float32)
-        wide, done = LANES * TILE_VECTORS, 0
-        for first in range(0, self._n_places, wide):
-            panel = padded[first : first + wide].T
-            packed[done : done + panel.size] = panel.reshape(-1)
-            done += panel.size
-        return packed
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -210,6 +122,7 @@ class _Scanner:
         self._singles = aligned_empty((TILE_ROWS, patches.width), np.float32)
         self._singles[:] = 0.0
         self._products = aligned_empty((TILE_ROWS * wide,), np.float32)
+        self._products[:] = 0.0
         self._hits = np.empty((n_hits, kernels.HIT_WORDS), np.int64)
 
     def scanned(self, ordinals: Table) -> Iterator[Pairs]:
@@ -284,7 +197,10 @@ def direct(
     parts = []
     for first in range(0, len(embeddings), PATCHES_PER_PASS):
         some = Patches(embeddings[first : first + PATCHES_PER_PASS], settings.min_cosine)
-        pairs = _scanned(some, vectors, ordinals, settings.max_candidates, cancellation, n_threads)
+        nearest = _Nearest(some, settings.max_candidates)
+        scanner = functools.partial(_Scanner, some, vectors, cancellation)
+        _scan(nearest, scanner, _blocks(vectors, ordinals), n_threads)
+        pairs = nearest.pairs()
         parts.append(dataclasses.replace(pairs, patches=pairs.patches + first))
     cancellation.check()
     pairs = Pairs.joined(parts)
@@ -293,25 +209,19 @@ def direct(
     return _found(order.cut(posted, settings.max_candidates), len(embeddings), n_eligible)
 
 
-def _scanned(
-    patches: Patches,
-    vectors: VectorsView,
-    ordinals: Table,
-    k: int,
-    cancellation: Cancellation,
-    n_threads: int,
-) -> Pairs:
-    nearest = _Nearest(patches, k)
+def _scan(
+    nearest: _Nearest, scanner: Callable[[], _Scanner], blocks: Sequence[Table], n_threads: int
+) -> None:
+    """Scan every block, with a scanner per thread."""
     local = threading.local()
 
     def run(block: Table) -> None:
         if not hasattr(local, "scanner"):
-            local.scanner = _Scanner(patches, vectors, cancellation)
+            local.scanner = scanner()
         for pairs in local.scanner.scanned(block):
             nearest.add(pairs)
 
-    _run_all(run, _blocks(vectors, ordinals), n_threads)
-    return nearest.pairs()
+    _run_all(run, blocks, n_threads)
 
 
 def _run_all(run: Callable[[Table], None], blocks: Sequence[Table], n_threads: int) -> None:

@@ -15,7 +15,8 @@ from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard import vectors_search
 from sish_cluster.shard.index import PostingIndex
 from sish_cluster.shard.vectors import SlideVectors, Vectors, width_of
-from sish_cluster.shard.vectors_search import direct, margin_of
+from sish_cluster.shard.vectors_patches import margin_of
+from sish_cluster.shard.vectors_search import direct
 
 
 class Archive:

@@ -102,7 +102,7 @@ def test_a_flipped_byte_of_an_embedding_is_found_named_and_can_be_dropped(
     place = path.read_bytes().find(wanted)
     flip(path, place + 5)
     assert "'s3'" in checked(filled).damage[0]
-    with pytest.raises(Corrupt, match="EMBEDDING record .* does not match") as caught:
+    with pytest.raises(Corrupt, match=r"EMBEDDING record .* does not match") as caught:
         Shard(settings)
     assert caught.value.metadata["serial"] == "3"
     assert drop_damaged(filled).dropped == 1
@@ -258,7 +258,7 @@ def test_a_mode_the_collection_lacks_is_refused_and_auto_means_one_it_has(shard,
     for mode in (Mode.SISH, Mode.GUIDED, Mode.EXACT):
         with pytest.raises(BadRequest, match="use direct"):
             shard.search("embedded", make.query(encoded.patches, mode=mode))
-    with pytest.raises(BadRequest, match="keeps no embeddings.*use exact"):
+    with pytest.raises(BadRequest, match=r"keeps no embeddings.*use exact"):
         shard.search("plain", make.query(encoded.patches, mode=Mode.DIRECT))
     answer = shard.search("embedded", make.query(encoded.patches, mode=Mode.AUTO))
     assert (answer.mode, answer.eligible) == (Mode.DIRECT, 5)
