@@ -6,11 +6,15 @@ longer than a search's deadline, so it happens before the first caller comes.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from sish_cluster.core.clock import NEVER_CANCELLED
 from sish_cluster.core.query import Mode, SearchSettings
+from sish_cluster.shard.copying import rows_of
 from sish_cluster.shard.index import PostingIndex
+from sish_cluster.shard.trimming import release_startup_memory
 from sish_cluster.shard.vectors import SlideVectors, Vectors
 from sish_cluster.shard.vectors_search import direct
 
@@ -19,7 +23,10 @@ _MODES = (Mode.EXACT, Mode.GUIDED, Mode.SISH)
 
 
 def warm_kernels() -> None:
-    """Insert, forget, compact and search a handful of postings in every mode, then drop them."""
+    """Insert, forget, compact and search a handful of postings in every mode, then drop them.
+
+    What only compiling needed goes with them.
+    """
     index = PostingIndex(_CODE_BYTES)
     keys = np.arange(4, dtype=np.uint64)
     codes = np.zeros((4, _CODE_BYTES), np.uint8)
@@ -33,17 +40,16 @@ def warm_kernels() -> None:
         )
     eligible = np.ones(2, bool)
     snapshot = index.snapshot()
-    for mode in _MODES:
-        for mergeable in (False, True):
-            snapshot.search(
-                keys,
-                codes,
-                SearchSettings(mode=mode),
-                eligible=eligible,
-                slide_ids_of=lambda ordinals: [str(ordinal) for ordinal in ordinals.tolist()],
-                mergeable=mergeable,
-                cancellation=NEVER_CANCELLED,
-            )
+    for mode, mergeable, n in itertools.product(_MODES, (False, True), (1, 4)):
+        snapshot.search(
+            keys[:n],
+            codes[:n],
+            SearchSettings(mode=mode, max_steps=1),
+            eligible=eligible,
+            slide_ids_of=lambda ordinals: [str(ordinal) for ordinal in ordinals.tolist()],
+            mergeable=mergeable,
+            cancellation=NEVER_CANCELLED,
+        )
     embeddings = np.ones((4, 1), np.float16)
     vectors = Vectors(dimensions=1)
     for ordinal in range(2):
@@ -59,5 +65,7 @@ def warm_kernels() -> None:
     )
     snapshot.range_rows(0, 8, eligible=eligible, limit=8, after=None)
     snapshot.neighbours(2, n_below=1, n_above=1, eligible=eligible)
+    rows_of(np.zeros(1, np.uint32), eligible)
     index.forget(np.zeros(1, np.uint32))
     index.compact()
+    release_startup_memory()
