@@ -41,12 +41,14 @@ check: $(READY)
 	cd protos && $(abspath $(BIN))/buf lint && $(abspath $(BIN))/buf format --diff --exit-code
 	WIRE_VENV=$(VENV)-wire PYTHON=$(PYTHON) scripts/generate-wire --check
 
-# Leave-group-out patch retrieval of lc25000. The distance bound is lifted (--nearest): at 224 px the median
-# distance to the nearest other tile is 132 bits, so a bound of 128 would cut half of the true neighbours.
+# Leave-group-out patch retrieval of lc25000, without a distance bound (nearest: the k nearest count) and with the
+# published one. Quality is asked of the former: at 224 px the median distance to the nearest other tile is 132
+# bits, so a bound of 128 cuts half of the true neighbours; the table shows what that costs.
 reproduce: tiles-there $(READY)
 	@scripts/on-loopback $(BIN)/sish evaluate --tiles "$(TILES)/lc25000" --table "$(TILES)/labels.csv" \
-	  --mode sish,guided,exact,direct --nearest --home build/reproduce/home --out build/reproduce \
-	  --at-least exact:Acc@1=0.92 --at-least exact:mMV@5=0.93 $(REPRODUCE_FLAGS)
+	  --mode sish,guided,exact,direct --nearest --max-distance 128 --home build/reproduce/home \
+	  --out build/reproduce --at-least "exact nearest:Acc@1=0.92" --at-least "exact nearest:mMV@5=0.93" \
+	  $(REPRODUCE_FLAGS)
 
 tiles-there:
 	@test -d "$(TILES)/lc25000" || { echo "make reproduce: no folder $(TILES)/lc25000; give TILES=DIR, a folder with lc25000/ (tiles) and labels.csv (file,label,group)" >&2; exit 1; }

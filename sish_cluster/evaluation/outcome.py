@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from sish_cluster.core.collection import Collection
 from sish_cluster.core.query import Mode, Ranking
 from sish_cluster.core.slide import Slide
-from sish_cluster.evaluation.settings import EvaluationSettings
+from sish_cluster.evaluation.settings import ANY_DISTANCE, EvaluationSettings
 
 LOAD, EXCLUSION, SEARCH, ROUTER = "load", "exclusion", "search", "router"
 """Stages that are timed: fetching the query's patches, writing its filter, the whole call with the exclusion
@@ -30,14 +30,24 @@ class RunPlan:
         As asked for; what ran is in the outcomes.
     ranking
         None for patch queries, which distance orders.
+    bound
+        Largest distance, as in `EvaluationSettings.bounds`.
     """
 
     collection: str
     mode: Mode
     ranking: Ranking | None
+    bound: int | None = None
+
+    @property
+    def search(self) -> str:
+        """The mode and, where it is not the collection's own, the bound: ``guided <=128``."""
+        if self.bound is None:
+            return str(self.mode)
+        return f"{self.mode} " + ("nearest" if self.bound == ANY_DISTANCE else f"<={self.bound}")
 
     def __str__(self) -> str:
-        return f"{self.mode} / {self.ranking}" if self.ranking else str(self.mode)
+        return f"{self.search} / {self.ranking}" if self.ranking else self.search
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,12 +162,11 @@ class Evaluated:
     skipped: Sequence[tuple[str, str]] = ()
 
     def reference_of(self, run: Run) -> Run | None:
-        """Return the EXACT run beside which ``run``'s recall is measured; None where there is none.
+        """Return the EXACT run of the same bound beside which ``run``'s recall is measured; None where there is none.
 
         DIRECT has none: it goes by another distance, so it misses nothing by finding other slides.
         """
         if run.plan.mode is Mode.DIRECT:
             return None
-        wanted = (run.plan.collection, Mode.EXACT, run.plan.ranking)
-        plans = {(r.plan.collection, r.plan.mode, r.plan.ranking): r for r in self.runs}
-        return plans.get(wanted)
+        wanted = dataclasses.replace(run.plan, mode=Mode.EXACT)
+        return next((other for other in self.runs if other.plan == wanted), None)

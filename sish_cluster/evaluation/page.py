@@ -12,6 +12,7 @@ from sish_cluster.evaluation import plots
 from sish_cluster.evaluation.maps import PatchMap
 from sish_cluster.evaluation.montage import Example
 from sish_cluster.evaluation.outcome import Evaluated
+from sish_cluster.evaluation.settings import ANY_DISTANCE
 from sish_cluster.evaluation.speed import SpeedPoint
 from sish_cluster.evaluation.summary import RunSummary
 from sish_cluster.evaluation.tables import (
@@ -104,13 +105,10 @@ def rendered(template: str, **values: Any) -> str:
 
 def _facts_of(evaluation: Evaluated, summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
     settings = evaluation.settings
-    bound = "none: the k nearest count" if settings.takes_nearest else "of the collection"
-    if settings.max_distance is not None and not settings.takes_nearest:
-        bound = f"{settings.max_distance} bits"
     what = "every patch" if settings.is_by_patch else "every slide"
     facts = [
         ("queries", f"{what} with the label {settings.label_field}; {settings.leave_out} left out"),
-        ("distance bound", bound),
+        ("distance bound", ", ".join(map(_bound_text, settings.bounds))),
         ("lists shorter than k", f"{settings.short_list} rule"),
         ("intervals", _interval_text(settings.bootstrap.resamples, settings.bootstrap.confidence)),
     ]
@@ -122,6 +120,12 @@ def _facts_of(evaluation: Evaluated, summaries: Sequence[RunSummary]) -> list[tu
     if unreachable:
         facts.append(("beyond reach", f"{unreachable} queries: no other group has their label"))
     return facts
+
+
+def _bound_text(bound: int | None) -> str:
+    if bound is None:
+        return "the collection's own"
+    return "none (nearest: the k nearest count)" if bound == ANY_DISTANCE else f"{bound} bits"
 
 
 def _interval_text(resamples: int, confidence: float) -> str:

@@ -119,7 +119,11 @@ class _Asking:
                 self.skipped.append((f"{self.definition.name}: mode {mode}", error.message))
                 continue
             rankings = [None] if self._settings.is_by_patch else self._settings.rankings
-            plans += [RunPlan(self.definition.name, mode, ranking) for ranking in rankings]
+            plans += [
+                RunPlan(self.definition.name, mode, ranking, bound)
+                for bound in self._settings.bounds_of(mode)
+                for ranking in rankings
+            ]
         if not plans:
             raise BadRequest("; ".join(problem for _, problem in self.skipped), field="mode")
         return plans
@@ -158,7 +162,7 @@ class _Asking:
         where = self._leaver.filter_for(slide)
         ms = {LOAD: load_ms, EXCLUSION: _ms_since(started)}
         for plan in self._plans:
-            query = query_of(encoded, plan.mode, where, self.definition, self._settings)
+            query = query_of(encoded, plan, where, self.definition, self._settings)
             try:
                 for outcome in self._answers(slide, plan, query, ms):
                     yield plan, self._checked(outcome, slide)
@@ -290,17 +294,17 @@ class _Reachable:
 
 def query_of(
     encoded: EncodedSlide,
-    mode: Mode,
+    plan: RunPlan,
     where: Filter,
     collection: Collection,
     settings: EvaluationSettings,
 ) -> Query:
     """Return a stored slide as a query that may not find what ``where`` hides."""
-    needs_embeddings = mode in (Mode.DIRECT, Mode.AUTO)
+    needs_embeddings = plan.mode in (Mode.DIRECT, Mode.AUTO)
     return Query(
         encoded.patches if needs_embeddings else encoded.patches.without_embeddings(),
         encoded.fingerprint,
-        settings.search_of(mode, collection),
+        settings.search_of(plan.mode, collection, bound=plan.bound),
         where,
         label_field=settings.label_field,
         patient=encoded.slide.patient,

@@ -25,7 +25,7 @@ class LeaveOut(enum.StrEnum):
 
 
 ANY_DISTANCE = (1 << 16) - 1
-"""A bound no code reaches: the search then returns the k nearest, however far they are."""
+"""A bound no code reaches: the search then returns the nearest it examined, however far they are."""
 
 
 _DEFAULTS = SearchSettings()
@@ -48,10 +48,9 @@ class EvaluationSettings:
     """Ranks the measures look at, as published."""
     is_by_patch: bool = False
     """Whether every patch is a query of its own (patch retrieval) rather than every slide."""
-    takes_nearest: bool = False
-    """Whether the distance bound is lifted, so that every search returns the k nearest it examined."""
-    max_distance: int | None = None
-    """Bits two codes may differ in; None for the collection's own bound."""
+    bounds: Sequence[int | None] = (None,)
+    """Bits two codes may differ in, each a run; None for the collection's own bound, `ANY_DISTANCE` for
+    none at all. DIRECT, which goes by cosine, knows only the last and ``min_cosine``."""
     min_cosine: float = _DEFAULTS.min_cosine
     """Cosine below which a DIRECT search keeps nothing (RetCCL: 0.7)."""
     max_steps: int = _DEFAULTS.max_steps
@@ -74,23 +73,32 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
             raise BadRequest(f"measures look at 1 result or more; found k = {list(self.ks)}")
-        if not self.modes or not (self.rankings or self.is_by_patch):
-            raise BadRequest("an evaluation needs at least one mode and one ranking; found none")
+        if not (self.modes and self.bounds and (self.rankings or self.is_by_patch)):
+            raise BadRequest(
+                "an evaluation needs at least one mode, one bound and one ranking; found none"
+            )
 
     @property
     def most(self) -> int:
         """Results asked for: the largest k."""
         return max(self.ks)
 
-    def search_of(self, mode: Mode, collection: Collection) -> SearchSettings:
-        """Return the bounds of a search in ``mode`` of a collection."""
-        bound = collection.max_distance if self.max_distance is None else self.max_distance
+    def bounds_of(self, mode: Mode) -> list[int | None]:
+        """Return the bounds ``mode`` is run with, each once."""
+        if mode is not Mode.DIRECT:
+            return list(dict.fromkeys(self.bounds))
+        return list(dict.fromkeys(b if b == ANY_DISTANCE else None for b in self.bounds))
+
+    def search_of(
+        self, mode: Mode, collection: Collection, *, bound: int | None = None
+    ) -> SearchSettings:
+        """Return the settings of a search in ``mode`` of a collection; ``bound`` as in ``bounds``."""
         return SearchSettings(
             mode=mode,
-            max_distance=ANY_DISTANCE if self.takes_nearest else bound,
+            max_distance=collection.max_distance if bound is None else bound,
             seeds_per_side=self.seeds_per_side,
             seed_spacing=self.seed_spacing,
             max_steps=self.max_steps,
             max_candidates=self.most if self.is_by_patch else 0,
-            min_cosine=-1.0 if self.takes_nearest else self.min_cosine,
+            min_cosine=-1.0 if bound == ANY_DISTANCE else self.min_cosine,
         )

@@ -57,6 +57,7 @@ def summary_as_json(summary: RunSummary) -> dict[str, Any]:
         "collection": plan.collection,
         "mode": str(plan.mode),
         "ranking": None if plan.ranking is None else str(plan.ranking),
+        "bound": plan.bound,
         "queries": summary.queries,
         "answered": summary.answered,
         "failed": summary.failed,
@@ -82,7 +83,7 @@ def queries_as_csv(evaluation: Evaluated, summaries: Sequence[RunSummary]) -> st
     """Return one row a query and run: truth, results, measures, recall, times."""
     measures = measures_of(evaluation.settings)
     ranks = range(1, evaluation.settings.most + 1)
-    columns = ["collection", "mode", "ranking", "query", "truth", "group", "institution"]
+    columns = ["collection", "search", "ranking", "query", "truth", "group", "institution"]
     columns += [f"{what}_{rank}" for rank in ranks for what in ("slide", "label", "distance")]
     columns += [
         *measures,
@@ -101,7 +102,7 @@ def queries_as_csv(evaluation: Evaluated, summaries: Sequence[RunSummary]) -> st
             cells += [("", "", "")] * (len(ranks) - len(cells))
             rows.append(
                 [
-                    *(plan.collection, plan.mode, plan.ranking or ""),
+                    *(plan.collection, plan.search, plan.ranking or ""),
                     *(outcome.query_id, outcome.truth, outcome.group, outcome.institution),
                     *(cell for found in cells for cell in found),
                     *(_number(m(outcome.labels, outcome.truth)) for m in measures.values()),
@@ -128,7 +129,8 @@ def classes_as_csv(summaries: Sequence[RunSummary]) -> str:
     ]
     rows: list[Sequence[object]] = []
     for summary in summaries:
-        plan = (summary.run.plan.collection, summary.run.plan.mode, summary.run.plan.ranking or "")
+        ran = summary.run.plan
+        plan = (ran.collection, ran.search, ran.ranking or "")
         for name, score in summary.scores.items():
             means = {"(micro)": score.micro, "(macro)": score.macro, **score.per_class}
             for label, mean in means.items():

@@ -43,7 +43,7 @@ def test_evaluate_writes_the_table_the_json_the_csv_files_and_the_page(folder, t
 @pytest.mark.parametrize(("least", "code", "word"), [("1", 0, "holds"), ("1.01", 1, "missed")])
 def test_evaluate_fails_when_an_asked_figure_is_missed(folder, least, code, word):
     done = sish("evaluate", "synthetic", "--home", folder, "--label", "site", "--mode", "exact",
-                "--patches", "--nearest", "--at-least", f"exact:Acc@1={least}")  # fmt: skip
+                "--patches", "--nearest", "--at-least", f"exact nearest:Acc@1={least}")  # fmt: skip
     assert (done.exit_code, word in done.stdout) == (code, True), done.output
 
 

@@ -94,7 +94,7 @@ def test_the_query_table_has_a_row_a_query_and_run_whose_means_are_the_scores(ev
     summaries = summaries_of(evaluation)
     rows = list(csv.DictReader(io.StringIO(queries_as_csv(evaluation, summaries))))
     assert len(rows) == 2 * 9
-    exact = [float(row["AP@5"]) for row in rows if row["mode"] == "exact"]
+    exact = [float(row["AP@5"]) for row in rows if row["search"] == "exact"]
     assert sum(exact) / 9 == pytest.approx(summaries[1].micro("AP@5"), abs=1e-5)
     assert all(row["slide_1"] and row["label_1"] for row in rows)
 
@@ -103,7 +103,9 @@ def test_the_class_table_has_macro_micro_and_every_class(evaluation):
     summaries = summaries_of(evaluation)
     rows = list(csv.DictReader(io.StringIO(classes_as_csv(summaries))))
     assert {row["class"] for row in rows} == {"(micro)", "(macro)", "lung", "liver", "brain"}
-    counted = [int(r["queries"]) for r in rows if r["measure"] == "Acc@1" and r["mode"] == "exact"]
+    counted = [
+        int(r["queries"]) for r in rows if r["measure"] == "Acc@1" and r["search"] == "exact"
+    ]
     assert sorted(counted)[-2:] == [9, 9]
 
 

@@ -6,7 +6,7 @@ from sish_cluster.core.errors import BadRequest, Unavailable
 from sish_cluster.core.query import Mode, Ranking
 from sish_cluster.evaluation.leaving_out import patient_of
 from sish_cluster.evaluation.protocol import evaluated
-from sish_cluster.evaluation.settings import EvaluationSettings, LeaveOut
+from sish_cluster.evaluation.settings import ANY_DISTANCE, EvaluationSettings, LeaveOut
 from sish_cluster.evaluation.speed import SHARES, speed_points
 from sish_cluster.evaluation.summary import summaries_of
 
@@ -61,7 +61,7 @@ def test_leaving_an_institution_out_returns_other_institutions_only(home):
 
 def test_patch_queries_return_the_nearest_patches_of_other_patients_by_distance(home):
     settings = dataclasses.replace(
-        ALL, is_by_patch=True, modes=(Mode.EXACT,), takes_nearest=True, ks=(1, 5)
+        ALL, is_by_patch=True, modes=(Mode.EXACT,), bounds=(ANY_DISTANCE,), ks=(1, 5)
     )
     (run,) = evaluated(home, ["synthetic"], settings=settings).runs
     assert len(run.outcomes) == 24 * 4
@@ -73,13 +73,10 @@ def test_patch_queries_return_the_nearest_patches_of_other_patients_by_distance(
 
 
 def test_a_bound_that_cuts_neighbours_is_lifted_when_the_nearest_are_asked_for(home):
-    near = dataclasses.replace(ALL, modes=(Mode.EXACT,), is_by_patch=True, max_distance=1)
-    lifted = dataclasses.replace(near, takes_nearest=True)
-    found = [
-        sum(len(o.found) for o in evaluated(home, ["synthetic"], settings=s).runs[0].outcomes)
-        for s in (near, lifted)
-    ]
-    assert found == [0, 24 * 4 * 5]
+    both = dataclasses.replace(ALL, modes=(Mode.EXACT,), is_by_patch=True, bounds=(1, ANY_DISTANCE))
+    runs = evaluated(home, ["synthetic"], settings=both).runs
+    found = {run.plan.search: sum(len(o.found) for o in run.outcomes) for run in runs}
+    assert found == {"exact <=1": 0, "exact nearest": 24 * 4 * 5}
 
 
 def test_a_mode_the_collection_cannot_do_is_left_aside_with_its_reason(home):
