@@ -147,11 +147,13 @@ def _parts(
     collection = options["collection"]
     definition = client.definition_of(collection)
     definition.check_mode(Mode(options["mode"]))
-    stored = [client.encoded_slide(collection, slide_id) for slide_id in options["slide_ids"]]
-    if not wanted:
-        return stored
-    encoded = _encoded(definition, wanted, options)
-    return [*(with_known_labels(client, collection, part) for part in encoded), *stored]
+    parts = [client.encoded_slide(collection, slide_id) for slide_id in options["slide_ids"]]
+    if wanted:
+        encoded = _encoded(definition, wanted, options)
+        parts = [*(with_known_labels(client, collection, part) for part in encoded), *parts]
+    if _is_direct(definition, options):
+        return parts
+    return [dataclasses.replace(p, patches=p.patches.without_embeddings()) for p in parts]
 
 
 def _encoded(
@@ -167,12 +169,17 @@ def _encoded(
                 f" {encoder.description})",
                 metadata=error.metadata,
             ) from error
-        is_direct = options["mode"] == str(Mode.DIRECT) or not definition.code_bits
+        is_direct = _is_direct(definition, options)
         with SlideBars("encoding the query", total=len(wanted)) as bars:
             parts = encoded_case(wanted, encoder, watch=bars.watch, wants_embeddings=is_direct)
             for part in parts:
                 bars.done(part.slide.slide_id, None)
     return [kept(part, definition) for part in parts]
+
+
+def _is_direct(definition: Collection, options: dict[str, Any]) -> bool:
+    """Whether the search compares embeddings."""
+    return options["mode"] == str(Mode.DIRECT) or not definition.code_bits
 
 
 def _query_of(client: Client, parts: Sequence[EncodedSlide], options: dict[str, Any]) -> Query:

@@ -1,14 +1,24 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from sish_cluster import open_home
 from sish_cluster.client import EncoderDescription
-from sish_cluster.core.errors import BadSlide, FingerprintMismatch, ShardUnavailable
+from sish_cluster.core.errors import BadRequest, BadSlide, FingerprintMismatch, ShardUnavailable
+from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.slide import Slide
-from sish_cluster.local.asking import encoded_query, query_slide, with_known_labels
+from sish_cluster.local.asking import (
+    case_slide,
+    encoded_case,
+    encoded_query,
+    query_region,
+    query_slide,
+    with_known_labels,
+)
 from sish_cluster.local.encoding import SlideFailure, SlideProgress, SlideToEncode
 from sish_cluster.local.indexing import indexed
+from sish_cluster.local.keeping import Keep, collection_of, usual_keep
 from sish_cluster.testing.synthetic import SyntheticSlides
 
 DRAWN = SyntheticSlides(patches=3)
@@ -130,3 +140,56 @@ def test_a_query_goes_without_labels_while_a_shard_is_away():
 def test_a_query_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(BadSlide, match="there is no such file"):
         query_slide(tmp_path / "no.svs")
+
+
+@pytest.mark.parametrize(
+    ("keep", "columns"),
+    [(Keep.CODES, (1024, 0)), (Keep.EMBEDDINGS, (0, 8)), (Keep.BOTH, (1024, 8))],
+    ids=str,
+)
+def test_a_collection_keeps_what_was_asked_for_and_nothing_else(client, keep, columns):
+    class Embedding(DrawingEncoder):
+        def encoded(self, slides, *, watch=None, wants_embeddings=False):
+            drawn = DRAWN.slide(0)
+            rows = np.ones((len(drawn.patches), 8 if wants_embeddings else 0), np.float16)
+            patches = dataclasses.replace(drawn.patches, embeddings=rows)
+            yield EncodedSlide.whole(slides[0].slide, patches, drawn.fingerprint)
+
+    encoder = Embedding(dataclasses.replace(DESCRIPTION, dimensions=8))
+    report = indexed(client, "demo", wanted("a"), encoder, keep=keep)
+    made = client.definition_of("demo")
+    assert not report.failures
+    assert (made.code_bits, made.dimensions) == columns
+    patches = client.encoded_slide("demo", "a").patches
+    assert (8 * patches.code_bytes, patches.dimensions) == columns
+
+
+def test_an_encoder_without_keys_makes_a_collection_of_embeddings():
+    keyless = dataclasses.replace(DESCRIPTION, dimensions=8, has_keys=False)
+    assert (usual_keep(DESCRIPTION), usual_keep(keyless)) == (Keep.CODES, Keep.EMBEDDINGS)
+    assert not collection_of("demo", keyless, Keep.BOTH).has_keys
+    with pytest.raises(BadRequest, match="gives codes alone"):
+        collection_of("demo", DESCRIPTION, Keep.BOTH)
+
+
+def test_a_case_is_called_after_its_slides_and_has_the_labels_they_share():
+    parts = [
+        dataclasses.replace(DRAWN.slide(i), slide=Slide(f"s{i}", patient="p", site=f"organ-{i}"))
+        for i in range(2)
+    ]
+    assert case_slide(parts[:1]) is parts[0].slide
+    case = case_slide(parts)
+    assert (case.slide_id, case.patient, case.site) == ("s0 + s1", "p", "")
+
+
+def test_a_case_without_one_of_its_slides_is_refused_and_so_are_two_of_one_name():
+    with pytest.raises(BadSlide, match="no tissue"):
+        encoded_case(wanted("a", "bad"), DrawingEncoder())
+    with pytest.raises(BadRequest, match="two slides of the case are called 'a'"):
+        encoded_case(wanted("a", "a"), DrawingEncoder())
+
+
+def test_a_query_has_one_region():
+    assert query_region() is None
+    with pytest.raises(BadRequest, match="not both"):
+        query_region(rectangle="0,0,1,1", file="a.geojson")
