@@ -23,9 +23,6 @@ from sish_cluster.encoder.training.views import ViewSettings, plain_views
 ATLAS_STEP_PX = 256.5
 """Distance of neighbouring atlas tiles in the px of their names."""
 
-GENTLE = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.04, "greyed": 0.0}
-"""Colours changed less than by default: a short training on twelve slides keeps what stain tells."""
-
 BLOCK = 64
 """Tiles embedded at a time."""
 
@@ -123,7 +120,7 @@ def backbone_row(kind: str, flags, folder: Path) -> dict:
 
 
 def _task(kind, patches, flags):
-    views = ViewSettings(side_px=flags.view_px, **GENTLE)
+    views = ViewSettings(side_px=flags.view_px)
     passes = max(1, flags.steps // (len(patches) // flags.batch))
     same = {"batch": flags.batch, "passes": passes, "views": views, "rng_seed": flags.seed}
     same["width"] = flags.width
