@@ -118,7 +118,7 @@ def classes_as_csv(summaries: Sequence[RunSummary]) -> str:
     """Return one row a class, run and measure, with its interval; macro and micro among the classes."""
     columns = [
         "collection",
-        "mode",
+        "search",
         "ranking",
         "measure",
         "class",
