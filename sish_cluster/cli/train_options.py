@@ -79,6 +79,9 @@ def patch_options(command: Decorated) -> Decorated:
             help="Distance of neighbouring tiles in the px of their corners.  [default: a tile's width]",
         ),
         click.option("--depth", type=click.Choice(["18", "50"]), help="Layers of the ResNet."),
+        click.option(
+            "--width", type=click.IntRange(1), help="Its channels; fewer for trials.  [default: 64]"
+        ),
         click.option("--passes", type=click.IntRange(1), help="Passes over the patches."),
         click.option("--batch", type=click.IntRange(2), help="Patches a step."),
         click.option("--learning-rate", type=click.FloatRange(0, min_open=True)),

@@ -44,7 +44,16 @@ def retccl(**options: Any) -> None:
     settings = RetCclSettings(
         views=ViewSettings(side_px=options["view_px"]), rng_seed=options["rng_seed"]
     )
-    names = ("depth", "passes", "batch", "learning_rate", "queue", "clusters", "temperature")
+    names = (
+        "depth",
+        "width",
+        "passes",
+        "batch",
+        "learning_rate",
+        "queue",
+        "clusters",
+        "temperature",
+    )
     settings = given(settings, options, *names)
     with TrainingBar("retccl", shown=SHOWN) as bar:
         found = train_retccl(

@@ -46,7 +46,7 @@ def sslp(**options: Any) -> None:
     settings = SslpSettings(
         views=ViewSettings(side_px=options["view_px"]), rng_seed=options["rng_seed"]
     )
-    names = ("depth", "passes", "batch", "learning_rate", "head", "reach", "clusters")
+    names = ("depth", "width", "passes", "batch", "learning_rate", "head", "reach", "clusters")
     settings = given(settings, options, *names)
     with TrainingBar("sslp", shown=SHOWN) as bar:
         found = train_sslp(

@@ -1,12 +1,15 @@
 """RetCCL's training: each loss against a plain formula, queue, momentum, views, export."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from sish_cluster.cli.main import main
 from sish_cluster.core.errors import BadRequest, CheckpointMismatch
 from sish_cluster.encoder.embedders import NetworkEmbedder
 from sish_cluster.encoder.networks.resnet import ResNet
@@ -310,3 +313,17 @@ def test_settings_that_make_no_sense_are_refused():
         RetCclSettings(batch=3, key_chunks=2)
     with pytest.raises(BadRequest, match=r"a batch takes 1\.\.3 of the 3"):
         RetCclTask(drawn_patches(3), SMALL, device=CPU)
+
+
+def test_the_command_trains_with_the_options_given(tmp_path, tiles):
+    options = ["--depth", "18", "--width", "4", "--batch", "4", "--queue", "8", "--clusters", "2"]
+    sizes = ["--passes", "1", "--patch-px", "32", "--view-px", "32", "--temperature", "0.1"]
+    places = ["--tiles", str(tiles), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    found = CliRunner().invoke(main, ["train", "retccl", *places, *options, *sizes])
+    assert found.exit_code == 0, found.output
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["n_patches"] == 8
+    assert metrics["step"] == 2
+    wanted = {"depth": 18, "width": 4, "queue": 8, "clusters": 2, "temperature": 0.1, "batch": 4}
+    assert {name: metrics["settings"][name] for name in wanted} == wanted
+    assert metrics["settings"]["views"]["side_px"] == 32

@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from sish_cluster.cli.main import main
 from sish_cluster.core.errors import BadLabels, BadRequest
+from sish_cluster.encoder.embedders import NetworkEmbedder
 from sish_cluster.encoder.training.memory_bank import MemoryBank
 from sish_cluster.encoder.training.passes import Passes, cosine_rate, generator_at
 from sish_cluster.encoder.training.patch_run import PatchRun, train_sslp
@@ -348,3 +351,21 @@ def test_a_run_that_was_stopped_in_mid_pass_goes_on_to_the_same_weights(tmp_path
     found = train_sslp(run("cut"), settings)
     assert found["digest"] == whole["digest"]
     assert found["share_with_neighbours"] == 1.0
+
+
+def test_the_command_trains_and_writes_weights_the_embedder_loads(tmp_path, tile_folder):
+    options = ["--batch", "4", "--passes", "1", "--patch-px", "32", "--view-px", "32"]
+    places = ["--tiles", str(tile_folder), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    found = CliRunner().invoke(main, ["train", "sslp", *places, *options])
+    assert found.exit_code == 0, found.output
+    assert {f.name for f in (tmp_path / "run").iterdir()} == {
+        "patches", "checkpoint.pt", "log.jsonl", "loss.png", "sslp.safetensors", "metrics.json",
+    }  # fmt: skip
+    embedder = NetworkEmbedder("resnet18", tmp_path / "run" / "sslp.safetensors", device="cpu")
+    assert embedder.embeddings_of(drawn_patches(1).pixels).shape == (1, 512)
+
+
+def test_the_command_says_what_it_lacks(tmp_path):
+    found = CliRunner().invoke(main, ["train", "sslp", "--out", str(tmp_path)])
+    assert found.exit_code == 2
+    assert "give --slides, --tiles, or both" in found.output

@@ -6,7 +6,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from sish_cluster.cli.main import main
 from sish_cluster.core.errors import BadRequest, BadSlide
 from sish_cluster.encoder.networks.wsisum import (
     Decoded,
@@ -272,3 +274,15 @@ def test_damaged_feature_files_are_named_with_their_cause(tmp_path):
     write_features(tmp_path / "c.h5", np.full((2, 2), np.nan, np.float32), np.zeros((2, 2)))
     with pytest.raises(BadSlide, match="no finite numbers"):
         read_features(tmp_path / "c.h5")
+
+
+def test_the_command_takes_its_width_from_the_features_and_its_sizes_from_options(
+    tmp_path, features
+):
+    sizes = ["--depth", "1", "--heads", "2", "--decoder-width", "4", "--decoder-depth", "1"]
+    more = ["--decoder-heads", "1", "--passes", "1", "--device", "cpu"]
+    out = ["--features", str(features), "--out", str(tmp_path / "run")]
+    found = CliRunner().invoke(main, ["train", "wsisum", *out, *sizes, *more])
+    assert found.exit_code == 0, found.output
+    shape = read_summary_model(tmp_path / "run" / "wsisum.safetensors").network.shape
+    assert shape == SummaryShape(8, 1, 2, 4, 1, 1)
