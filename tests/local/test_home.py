@@ -55,3 +55,11 @@ def test_an_updated_slide_replaces_its_older_version(tmp_path):
         assert not client.ingest_slide("synthetic", other).was_stored
         state = client.describe_collection("synthetic")
     assert (state.slides, state.postings) == (2, 3 + 2)
+
+
+async def test_a_homes_janitor_runs_while_it_is_open(tmp_path):
+    before = asyncio.all_tasks()
+    async with await open_home_async(tmp_path):
+        (sweeping,) = asyncio.all_tasks() - before
+        assert sweeping.get_coro().__qualname__ == "Janitor.run"
+    assert sweeping.cancelled()

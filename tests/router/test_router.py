@@ -325,3 +325,13 @@ def test_a_router_needs_exactly_the_shards_of_its_topology(model):
         BadTopology, match=r"names shards \['high', 'low'\]; connected are \['low'\]"
     ):
         Router(topology, {"low": shards["low"]})
+
+
+async def test_a_routers_own_janitor_is_one_task_that_ends_with_it(model):
+    router, _ = await filled(model, ShardSpec("all", ""))
+    before = asyncio.all_tasks()
+    router.start_janitor()
+    router.start_janitor()
+    (sweeping,) = asyncio.all_tasks() - before
+    await router.close()
+    assert sweeping.cancelled()
