@@ -14,7 +14,6 @@ neither the reading nor the check.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +81,7 @@ class SlideVectors:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class VectorsView:
-    """The vectors of one moment, columns by ordinal; 0 rows where an ordinal has none.
+    """The vectors of one moment, columns by ordinal; 0 rows, or none at the end, where one has none.
 
     Whoever uses the addresses holds the `held.View` this belongs to, which keeps the blocks.
 
@@ -133,11 +132,6 @@ class Vectors:
         self._factors.put(ordinal, block.factors.ctypes.data)
         self._counts.put(ordinal, len(block.rows))
 
-    def put_all(self, blocks: Sequence[tuple[int, SlideVectors]]) -> None:
-        """Keep several slides' vectors."""
-        for ordinal, block in blocks:
-            self.put(ordinal, block)
-
     def release(self, ordinal: int) -> None:
         """Let go of an ordinal's block, once no view can see its slide."""
         if ordinal < len(self._blocks):
@@ -146,5 +140,6 @@ class Vectors:
     def view(self, n_ordinals: int) -> VectorsView:
         """Return the vectors of the first ``n_ordinals`` ordinals; O(1)."""
         columns = (self._rows, self._factors, self._counts)
-        heads = [np.asarray(column.head(n_ordinals), np.int64) for column in columns]
+        n = min(n_ordinals, len(self._blocks))
+        heads = [np.asarray(column.head(n), np.int64) for column in columns]
         return VectorsView(self.dimensions, *heads)

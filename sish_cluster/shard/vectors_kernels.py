@@ -23,6 +23,7 @@ from sish_cluster.core.embedding import COSINE_UNITS, MAX_DISTANCE_UNITS
 from sish_cluster.shard.compiled import inner, kernel
 from sish_cluster.shard.vectors_lanes import (
     LANES,
+    ROW_GAP,
     TILE_ROWS,
     TILE_VECTORS,
     double_at,
@@ -131,8 +132,10 @@ def scan_tile(job: int, slide: int, start: int, n_rows: int, at: int) -> int:
     """Scan up to TILE_ROWS rows of a slide with every patch; return the end of the hits."""
     width, singles = word_at(job, WIDTH), word_at(job, SINGLES)
     source = word_at(word_at(job, ROWS), slide) + 2 * width * start
-    for i in range(0, n_rows * width, LANES):
-        widen(source + 2 * i, singles + 4 * i)
+    for r in range(n_rows):
+        target = singles + 4 * (width + ROW_GAP) * r
+        for i in range(0, width, LANES):
+            widen(source + 2 * (width * r + i), target + 4 * i)
     panel, first = word_at(job, PANELS), 0
     rows = (slide, start, n_rows)
     for _ in range(word_at(job, N_WIDE)):

@@ -1,8 +1,8 @@
 """Lanes: vectors of half, single and double precision numbers by address, for the direct search.
 
 The registers of the machine decide how many rows and query patches a tile of products holds; they never
-decide a result (see `vectors_kernels`). Halves are widened with whole numbers and one subtraction of
-normal numbers, which is exact whatever the processor does to subnormal ones.
+decide a result (see `vectors_kernels`). Halves are widened by the processor where it can, else with whole
+numbers and one subtraction of normal numbers; both are exact whatever it is told about subnormal ones.
 """
 
 from __future__ import annotations
@@ -19,14 +19,23 @@ from numba.extending import intrinsic
 LANES = 16
 """Numbers of a vector: one 512-bit register of singles, or what takes its place."""
 
-HAS_WIDE_REGISTERS = bool(llvmlite.binding.get_host_cpu_features().get("avx512f", False))
+_FEATURES = llvmlite.binding.get_host_cpu_features()
+
+HAS_WIDE_REGISTERS = bool(_FEATURES.get("avx512f", False))
 """Whether there are 32 registers of 512 bits."""
+
+WIDENS_HALVES = bool(_FEATURES.get("f16c", False))
+"""Whether an instruction turns halves into singles."""
 
 TILE_ROWS = 8 if HAS_WIDE_REGISTERS else 6
 """Rows of a tile; with its vectors per row, as many sums as registers hold beside what is read."""
 
 TILE_VECTORS = 2 if HAS_WIDE_REGISTERS else 1
 """Vectors of query patches of a tile."""
+
+ROW_GAP = LANES
+"""Unused singles behind each row of a tile: one cache line, so that rows of a power of two do not all
+compete for the same lines of the nearest cache."""
 
 _DOUBLE_LANES = LANES
 """Sums of an exact product: element i goes to sum i mod 16, and they are added by halves. Part of the
@@ -70,6 +79,14 @@ def _fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 def _widened(builder: Any, address: Any, n: int) -> Any:
     """Return n halves at an address as singles; all are finite."""
+    if not WIDENS_HALVES:
+        return _widened_by_parts(builder, address, n)
+    halves = _at(builder, address, ir.VectorType(ir.HalfType(), n), 2)
+    return builder.fpext(halves, ir.VectorType(_F32, n))
+
+
+def _widened_by_parts(builder: Any, address: Any, n: int) -> Any:
+    """Return the same on a machine without the instruction."""
     words = ir.VectorType(_I32, n)
     singles = ir.VectorType(_F32, n)
 
@@ -93,6 +110,17 @@ def widen(_context: Any, halves: Any, singles: Any) -> Any:
 
     def build(context: Any, builder: Any, _s: Any, args: Any) -> Any:
         _put(builder, _widened(builder, args[0], LANES), args[1], 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), build
+
+
+@_operation
+def widen_by_parts(_context: Any, halves: Any, singles: Any) -> Any:
+    """Do what `widen` does on a machine without the instruction."""
+
+    def build(context: Any, builder: Any, _s: Any, args: Any) -> Any:
+        _put(builder, _widened_by_parts(builder, args[0], LANES), args[1], 4)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), build
@@ -137,8 +165,8 @@ def _added(builder: Any, vector: Any) -> Any:
 
 
 def _row_starts(builder: Any, rows: Any, n: Any) -> list[Any]:
-    """Return the addresses of a tile's rows of n singles, one after the other."""
-    row_bytes = builder.mul(n, ir.Constant(_I64, 4))
+    """Return the addresses of a tile's rows of n singles, each with ROW_GAP behind it."""
+    row_bytes = builder.mul(builder.add(n, ir.Constant(_I64, ROW_GAP)), ir.Constant(_I64, 4))
     return [
         builder.add(rows, builder.mul(row_bytes, ir.Constant(_I64, r))) for r in range(TILE_ROWS)
     ]

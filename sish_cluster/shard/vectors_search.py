@@ -32,7 +32,7 @@ from sish_cluster.shard.layout import ROW_BITS
 from sish_cluster.shard.segment import Segment
 from sish_cluster.shard.snapshot import Snapshot
 from sish_cluster.shard.vectors import VectorsView, width_of
-from sish_cluster.shard.vectors_lanes import LANES, TILE_ROWS, TILE_VECTORS
+from sish_cluster.shard.vectors_lanes import LANES, ROW_GAP, TILE_ROWS, TILE_VECTORS
 from sish_cluster.shard.vectors_patches import Patches
 from sish_cluster.shard.words import aligned_empty
 
@@ -119,7 +119,7 @@ class _Scanner:
         self._cancellation = cancellation
         wide = LANES * TILE_VECTORS
         n_hits = max(HITS_HELD, TILE_ROWS * len(patches))
-        self._singles = aligned_empty((TILE_ROWS, patches.width), np.float32)
+        self._singles = aligned_empty((TILE_ROWS, patches.width + ROW_GAP), np.float32)
         self._singles[:] = 0.0
         self._products = aligned_empty((TILE_ROWS * wide,), np.float32)
         self._products[:] = 0.0

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard import vectors_search
 from sish_cluster.shard.index import PostingIndex
 from sish_cluster.shard.vectors import SlideVectors, Vectors, width_of
+from sish_cluster.shard.vectors_lanes import LANES, widen_by_parts
 from sish_cluster.shard.vectors_patches import margin_of
 from sish_cluster.shard.vectors_search import direct
 
@@ -131,6 +133,22 @@ def test_every_finite_half_counts_with_its_exact_value():
     block = SlideVectors.of(finite.reshape(-1, 1))
     lengths = 1.0 / np.abs(finite.astype(float))
     assert np.array_equal(block.factors, lengths.astype(np.float32))
+
+
+@numba.njit
+def widened_by_parts(halves, n, singles):
+    for i in range(0, n, LANES):
+        widen_by_parts(halves + 2 * i, singles + 4 * i)
+
+
+def test_machines_that_cannot_widen_halves_get_the_same_singles():
+    every = np.arange(1 << 16, dtype=np.uint16)
+    found = np.empty(len(every), np.float32)
+    widened_by_parts(every.ctypes.data, len(every), found.ctypes.data)
+    halves = every.view(np.float16)
+    is_finite = np.isfinite(halves)
+    expected = halves[is_finite].astype(np.float32)
+    assert np.array_equal(found[is_finite].view(np.uint32), expected.view(np.uint32))
 
 
 def test_rows_at_the_bound_by_single_precision_are_decided_by_double_precision():
