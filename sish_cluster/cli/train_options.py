@@ -121,9 +121,9 @@ def patch_run_of(options: Mapping[str, Any]) -> PatchRun:
 def set_threads(options: Mapping[str, Any]) -> None:
     """Give torch as many threads as ``--threads`` says."""
     if options["threads"] is not None:
-        import torch
+        from sish_cluster.encoder.training.threads import use_threads
 
-        torch.set_num_threads(options["threads"])
+        use_threads(options["threads"])
 
 
 def given(settings: Any, options: Mapping[str, Any], *names: str) -> Any:
