@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sish_cluster.cli.networks import encoder_settings, network_options
-from sish_cluster.cli.options import ExampleCommand
+from sish_cluster.cli.options import ExampleCommand, actor_options
 from sish_cluster.cli.output import console, printed_json
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def encoder() -> None:
 )
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="A Ray cluster to join.")
 @click.option("--no-ray", is_flag=True, help="Run the actors as threads of this process.")
-@click.option("--actors", type=click.IntRange(1), help="Actors.  [default: one a core]")
+@actor_options
 @click.option(
     "--max-waiting",
     type=click.IntRange(0),
@@ -60,6 +60,8 @@ def serve_encoder(
     ray_address: str | None,
     no_ray: bool,
     actors: int | None,
+    min_actors: int | None,
+    readers: int | None,
     max_waiting: int,
     port_file: Path | None,
     **networks: Any,
@@ -75,7 +77,10 @@ def serve_encoder(
     if no_ray and ray_address:
         raise click.UsageError("--ray and --no-ray exclude each other")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings, many = encoder_settings(networks), ActorSettings(n_actors=actors)
+    settings, many = (
+        encoder_settings(networks),
+        ActorSettings(n_actors=actors, min_actors=min_actors, n_readers=readers),
+    )
     allowed = ServiceSettings(slides_dir=slides_dir, max_waiting=max_waiting)
     with started_actors(settings, many, ray=not no_ray, ray_address=ray_address) as started:
         asyncio.run(_served(started, settings, allowed, listen=listen, port_file=port_file))

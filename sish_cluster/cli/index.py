@@ -12,6 +12,7 @@ from rich.markup import escape
 from sish_cluster.cli.failures import PARTLY_DONE, REFUSED
 from sish_cluster.cli.options import (
     ExampleCommand,
+    actor_options,
     cluster_options,
     collection_option,
     encoder_options,
@@ -42,7 +43,7 @@ EXAMPLES = [
 @collection_option
 @click.option("--no-ray", is_flag=True, help="Encode in this process, without Ray.")
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="A running Ray cluster to use.")
-@click.option("--actors", type=click.IntRange(1), help="Encoder actors.  [default: one per core]")
+@actor_options
 @click.option("--keep", type=click.Choice([str(keep) for keep in Keep]),
               help="What a new collection keeps of each patch: codes (sish, guided, exact searches),"
               " embeddings (direct searches) or both.  [default: codes; embeddings without keys]")  # fmt: skip

@@ -57,6 +57,28 @@ def cluster_options(command: Decorated) -> Decorated:
     return home(router(command))
 
 
+def actor_options(command: Decorated) -> Decorated:
+    """Add ``--actors``, ``--min-actors`` and ``--readers``: who encodes, and who reads for them."""
+    options = [
+        click.option(
+            "--actors",
+            type=click.IntRange(1),
+            help="Encoder actors, the most there may be.  [default: one per core]",
+        ),
+        click.option(
+            "--min-actors",
+            type=click.IntRange(1),
+            help="Actors there always are; more are added while patches wait.  [default: all]",
+        ),
+        click.option(
+            "--readers", type=click.IntRange(1), help="Readers of slides.  [default: one per actor]"
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def collection_option(command: Decorated) -> Decorated:
     """Add ``--collection``."""
     return click.option(
@@ -94,7 +116,7 @@ def open_encoder(
     Parameters
     ----------
     options
-        Of a command with `encoder_options`; ``use_ray``, ``ray_address`` and ``actors`` where it has
+        Of a command with `encoder_options`; ``use_ray``, ``ray_address`` and those of `actor_options` where it has
         them.
     folder
         The folder an encoder service reads, unless ``--encoder-folder`` names another.
@@ -106,6 +128,8 @@ def open_encoder(
         use_ray=options.get("use_ray", False),
         ray_address=options.get("ray_address"),
         n_actors=options.get("actors"),
+        min_actors=options.get("min_actors"),
+        n_readers=options.get("readers"),
         cache=encoded_folder(options["home"]),
     )
 

@@ -42,8 +42,10 @@ MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
+    "MALLOC_ARENA_MAX": "1",
 }
-"""Keeps freed activations in the process instead of asking the kernel for zeroed pages at every layer."""
+"""Keeps freed activations in the process instead of asking the kernel for zeroed pages at every layer; one
+arena, because only the first can keep large blocks, and batches are encoded on a thread."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -144,7 +146,9 @@ def ray_actors(
             Encoders(lambda: RayEncoder(network(settings, actors), ray), actors.scaling)
         )
         description = _await_placed(ray, encoders, asked, actors)
-        yield _lanes(ray, stack, encoders, description, (settings, actors, environment))
+        yield _lanes(
+            ray, stack, encoders, description, environment, settings=settings, actors=actors
+        )
 
 
 def _lanes(
@@ -152,10 +156,12 @@ def _lanes(
     stack: contextlib.ExitStack,
     encoders: Encoders,
     description: EncoderDescription,
-    placing: tuple[EncoderSettings, ActorSettings, Any],
+    environment: Any,
+    *,
+    settings: EncoderSettings,
+    actors: ActorSettings,
 ) -> list[Lane]:
     """Place the readers and return their lanes, which end with ``stack``."""
-    settings, actors, environment = placing
     first: Any = encoders.members[0]
     reader = _reader_class(ray, actors, environment).remote
     batch = actors.batch_of(has_gpu=ray.cluster_resources().get("GPU", 0.0) > 0)

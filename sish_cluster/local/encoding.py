@@ -100,8 +100,10 @@ class LocalEncoder:
         Whether Ray manages the actors.
     ray_address
         A running Ray cluster; None starts one here.
-    n_actors
-        Actors; None takes one per core.
+    n_actors, min_actors
+        Most actors, None for one per core; those there always are, None for all of them.
+    n_readers
+        Readers of slides; None takes one an actor.
     cache
         Folder of encoded slides; None keeps none.
     """
@@ -110,6 +112,8 @@ class LocalEncoder:
     use_ray: bool = False
     ray_address: str | None = None
     n_actors: int | None = None
+    min_actors: int | None = None
+    n_readers: int | None = None
     cache: Path | None = None
 
     @functools.cached_property
@@ -154,7 +158,9 @@ class LocalEncoder:
             self._settings,
             ray=self.use_ray,
             ray_address=self.ray_address,
-            actors=ActorSettings(n_actors=self.n_actors),
+            actors=ActorSettings(
+                n_actors=self.n_actors, min_actors=self.min_actors, n_readers=self.n_readers
+            ),
             cache=None if self.cache is None else EncodedStore(self.cache),
             on_progress=lambda p: watch(SlideProgress(p.slide_id, p.stage, p.done, p.total)),
         )

@@ -1,0 +1,135 @@
+"""How fast slides become keys and codes, beside the published way, and how much memory that takes.
+
+    python -m benchmarks.bench_encode --slides DIR --out benchmarks/out/encode.json
+
+Rows: patches a second of the default encoder against the same networks run the published way (one patch at a
+time, two reads at level 0, float32, torch's defaults), and against the published input of 1024 px; the mosaic
+of a slide against reading every patch at level 0; keys and codes of both ways compared; peak memory of
+``sish index`` over many slides. Each side of a ratio is a process of its own, and they take turns.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.encoding import growth
+from benchmarks.index.measure import machine
+
+WAYS = ("default", "published", "published-1024")
+"""The default encoder; the published way with the same input; with the published input."""
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--slides", type=Path, required=True, help="folder of slides")
+    parser.add_argument(
+        "--slide", default="pancreas-adenosquamous", help="start of the name of one"
+    )
+    parser.add_argument("--patches", type=int, default=16, help="patches encoded by each way")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument(
+        "--many", type=int, default=100, help="slides of the memory row; 0 leaves it out"
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/out/encode.json"))
+    parser.add_argument("--way", choices=[*WAYS, "mosaic", "level-0"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    slide = slide_of(arguments.slides, arguments.slide)
+    if arguments.way:
+        print(json.dumps(one_way(arguments.way, slide, arguments.patches)))
+        return
+    rows = [*encoding_rows(arguments), *reading_rows(arguments)]
+    if arguments.many:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(growth.memory_row(Path(folder), arguments.many))
+    for row in rows:
+        print("  ".join(f"{name}: {value}" for name, value in row.items()))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2))
+
+
+def slide_of(folder, start):
+    """Return the slide whose name starts so."""
+    found = sorted(
+        path for path in folder.rglob("*") if path.name.startswith(start) and path.is_file()
+    )
+    if not found:
+        raise SystemExit(f"{folder}: no slide whose name starts with {start!r}; give --slide")
+    return found[0]
+
+
+def turns(arguments, ways):
+    """Return each way's answers, the ways taking turns in processes of their own."""
+    answers = {way: [] for way in ways}
+    for _ in range(arguments.turns):
+        for way in ways:
+            command = [sys.executable, "-m", "benchmarks.bench_encode", "--way", way]
+            command += ["--slides", str(arguments.slides), "--slide", arguments.slide]
+            command += ["--patches", str(arguments.patches)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            answers[way].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    return answers
+
+
+def encoding_rows(arguments):
+    """Return patches a second of each way, and how the default compares."""
+    answers = turns(arguments, WAYS)
+    rate = {way: float(np.median([a["n"] / a["seconds"] for a in answers[way]])) for way in WAYS}
+    ours, theirs = answers["default"][0], answers["published"][0]
+    same_codes = np.mean(np.array(ours["codes"]) == np.array(theirs["codes"]))
+    return [
+        {
+            "what": "patches a second",
+            "way": way,
+            "rate": round(rate[way], 3),
+            "ratio": round(rate["default"] / rate[way], 2),
+            "goal": ">= 4" if way != "default" else "",
+            "equal code bits": round(float(same_codes), 4) if way == "published" else "",
+        }
+        for way in WAYS
+    ]
+
+
+def reading_rows(arguments):
+    """Return the seconds of a mosaic against reading every patch at level 0 one by one."""
+    answers = turns(arguments, ("mosaic", "level-0"))
+    seconds = {way: float(np.median([a["seconds"] for a in got])) for way, got in answers.items()}
+    return [
+        {
+            "what": "reading, tissue and mosaic",
+            "slide": arguments.slide,
+            "patches": answers["level-0"][0]["n"],
+            "seconds": round(seconds["mosaic"], 2),
+            "seconds at level 0": round(seconds["level-0"], 2),
+            "ratio": round(seconds["level-0"] / seconds["mosaic"], 2),
+            "goal": ">= 5",
+        }
+    ]
+
+
+def one_way(way, slide, n_patches):
+    """Run one way in this process; return its seconds, and what it made."""
+    from benchmarks.encoding import default, published
+
+    if way == "mosaic":
+        return default.cut(slide)
+    corners, side_px = default.grid_of(slide)
+    if way == "level-0":
+        return {"n": len(corners), "seconds": published.read_one_by_one(slide, corners, side_px)}
+    chosen = corners[np.linspace(0, len(corners) - 1, n_patches).astype(int)]
+    encoder = default.encoder_of("published" if way == "published-1024" else "compact")
+    if way == "default":
+        keys, codes, seconds = default.encoded(slide, chosen, side_px, encoder)
+    else:
+        keys, codes, seconds = published.encoded_one_by_one(slide, chosen, side_px, encoder)
+    bits = np.unpackbits(codes, axis=1)
+    return {"n": len(chosen), "seconds": seconds, "keys": keys.tolist(), "codes": bits.tolist()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The rows of `benchmarks.bench_encode`: encoding, reading, memory."""
