@@ -26,6 +26,7 @@ from sish_cluster.encoder.cutting import MAX_REGION_PATCHES, Mosaic, cut_mosaic,
 from sish_cluster.encoder.selectors import selector_of
 from sish_cluster.encoder.settings import EncoderSettings
 from sish_cluster.encoder.slide import SlideReader, open_slide
+from sish_cluster.encoder.stain import SAMPLE_PATCHES, SAMPLE_PX, Stain, Unchanged, stain_of
 
 READING, MOSAIC, ENCODING = "reading", "mosaic", "encoding"
 """Stages of a slide, in their order; ``done`` and ``total`` count patches, total 0 while unknown."""
@@ -100,12 +101,22 @@ def read_slide(
         mosaic = _cut(reader, entry, settings, embedder, tell)
         yield Cut(_known(entry, reader, mosaic), mosaic.corners)
         side_px, n = settings.profile.side_px, len(mosaic)
+        stain = _measured_stain(reader, mosaic, settings.stain)
         with ThreadPoolExecutor(settings.cutting.readers, "sish-read") as pool:
             for start in range(0, n, batch_patches):
                 tell(ENCODING, start, n)
                 boxes = [mosaic.box(row) for row in range(start, min(start + batch_patches, n))]
                 read = functools.partial(reader.region, side_px=side_px)
-                yield np.stack(list(pool.map(read, boxes)))
+                yield stain.applied(np.stack(list(pool.map(read, boxes))))
+
+
+def _measured_stain(reader: SlideReader, mosaic: Mosaic, method: str) -> Stain:
+    """Return a slide's stain, measured on a few patches spread over its mosaic."""
+    if not method:
+        return Unchanged()
+    rows = np.unique(np.linspace(0, len(mosaic) - 1, SAMPLE_PATCHES).round().astype(int))
+    sample = [reader.region(mosaic.box(int(row)), side_px=SAMPLE_PX) for row in rows]
+    return stain_of(method, np.stack(sample))
 
 
 def assembled(

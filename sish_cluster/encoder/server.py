@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from sish_cluster.core.errors import BadRequest, BadSlide, NotPermitted
 from sish_cluster.core.posting import EncodedSlide
+from sish_cluster.core.seams import Pixels
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.desk import Desk, Loan
 from sish_cluster.encoder.encoders import AHEAD
@@ -28,6 +29,7 @@ from sish_cluster.encoder.pipeline import description_of
 from sish_cluster.encoder.pool import Actor
 from sish_cluster.encoder.region import parsed_region
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings, ServiceSettings
+from sish_cluster.encoder.stain import stain_of
 from sish_cluster.wire.serving import Server, ServingSettings
 from sish_cluster.wire.sish.v1 import encoder_pb2 as pb
 from sish_cluster.wire.sish.v1 import encoder_pb2_grpc
@@ -148,13 +150,18 @@ class EncoderServicer(encoder_pb2_grpc.EncoderServiceServicer):
         region = parsed_region(request.region, source="region") if request.region else None
         return CatalogueEntry(path, slide, slide.mpp or None, region)
 
+    def _in_stain(self, patches: Pixels) -> Pixels:
+        """Return patches that belong to no slide known here, normalised on their own."""
+        return stain_of(self._settings.stain, patches).applied(patches)
+
     async def _patch(self, image: bytes) -> pb.EncodePatchesResponse:
         side_px = self._settings.profile.side_px
         pixels = await asyncio.to_thread(pixels_of, image, side_px=side_px, settings=self._allowed)
+        patches = await asyncio.to_thread(self._in_stain, pixels[None])
         actor = await self._patch_desk.taken()
         try:
             # Cancelled with the call: a patch that nobody wants is left out of its batch.
-            patch = await asyncio.wrap_future(actor.encode_patches(pixels[None]))
+            patch = await asyncio.wrap_future(actor.encode_patches(patches))
         finally:
             self._patch_desk.given_back(actor)
         return pb.EncodePatchesResponse(

@@ -42,6 +42,7 @@ from sish_cluster.core.key import spread_keys
 from sish_cluster.core.posting import EncodedSlide, PatchColumns
 from sish_cluster.core.slide import NAMED_LABELS, Slide, canonical_bytes, digest_of
 from sish_cluster.encoder.pipeline import EncodeFailure, Encoder, unexpected
+from sish_cluster.encoder.stain import stain_of
 
 TILE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 """Names taken for tiles, lower case."""
@@ -265,7 +266,8 @@ def _encoded(
     tile: Tile, encoder: Encoder, settings: TileSettings, fingerprint: str
 ) -> EncodedSlide:
     content = tile.path.read_bytes()
-    pixels = _square(tile.path, content)
+    scanned = _square(tile.path, content)
+    pixels = stain_of(encoder.settings.stain, scanned[None]).applied(scanned[None])[0]
     side = len(pixels)
     texture_side = _texture_side(encoder, settings) or min(side, MAX_OWN_SIDE_PX)
     embedding = encoder.embedder.embeddings_of(_resized(pixels, texture_side)[None])
