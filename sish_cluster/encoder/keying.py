@@ -1,8 +1,9 @@
 """A patch's key: its codewords' ranks, pooled three times.
 
 The key network turns a patch into a 64 x 64 grid of codewords; their semantic ranks are summed by
-`sish_cluster.core.key`. Without weights of one's own the network is an untrained seeded initialisation:
-its keys follow colour and brightness, and the description says so wherever it is shown.
+`sish_cluster.core.key`. The compact network ships trained (its model card lies beside the weights). The
+published one, without weights of one's own, is an untrained seeded initialisation: its keys follow
+colour and brightness, and the description says so wherever it is shown.
 
 Source
 ------
@@ -36,10 +37,13 @@ from sish_cluster.encoder.networks.inputs import (
     repeatable,
 )
 from sish_cluster.encoder.networks.seeding import SEED, seeded
-from sish_cluster.encoder.networks.vqvae import SIZES, VqVae, VqVaeSize
+from sish_cluster.encoder.networks.vqvae import COMPACT, SIZES, VqVae, VqVaeSize
 
 UNTRAINED = f"untrained seeded initialisation, seed {SEED}"
 """What descriptions say of a key network without weights of its own."""
+
+SHIPPED = {COMPACT.name: Path(__file__).parent / "weights" / "vqvae-compact.safetensors"}
+"""Weights that ship with the project, by size of the network."""
 
 RANKS_NAME = "codeword_ranks"
 """Tensor of a safetensors weights file that holds the semantic order, where there is one."""
@@ -53,7 +57,8 @@ class KeyNetwork:
     size
         Name of the VQ-VAE size, see `sish_cluster.encoder.networks.vqvae.SIZES`.
     weights
-        A checkpoint of that size; None for the untrained seeded initialisation.
+        A checkpoint of that size; None for the weights that ship, or else the untrained seeded
+        initialisation.
     codeword_order
         A ``codebook_semantic.pt``; None to take the order stored with the weights, or else to
         compute it from the codebook.
@@ -70,6 +75,7 @@ class KeyNetwork:
         device: str = "auto",
     ) -> None:
         self.size: VqVaeSize = SIZES[size]
+        own, weights = weights, weights or SHIPPED.get(size)
         self.is_trained = weights is not None
         if weights is None:
             network, ranks = seeded(self.size)
@@ -77,7 +83,7 @@ class KeyNetwork:
         else:
             file = read_weights(weights)
             network, ranks = _from_file(self.size, file, wants_ranks=codeword_order is None)
-            origin = f"{file.name}, digest {file.digest[:12]}"
+            origin = f"{'' if own else 'trained, '}{file.name}, digest {file.digest[:12]}"
         self.ranks = ranks if codeword_order is None else read_ranks(codeword_order)
         self._device = device_of(device)
         self._network = placed(network, self._device)

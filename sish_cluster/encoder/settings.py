@@ -42,7 +42,8 @@ class EncoderSettings:
     stain: str = ""
     """Stain normalisation of every patch: ``macenko``, ``reinhard``, or ``""`` for none."""
     key_weights: Path | None = None
-    """Weights of the key network; None for the untrained seeded initialisation."""
+    """Weights of the key network; None for those that ship (compact) or the untrained
+    seeded initialisation (published)."""
     codeword_order: Path | None = None
     """A ``codebook_semantic.pt``; None for the order stored with, or computed from, the codebook."""
     device: str = "auto"

@@ -1,4 +1,4 @@
-"""Keys: nothing but a patch's pixels decides them, and untrained keys still differ."""
+"""Keys: nothing but a patch's pixels decides them, and different tissue gets different ones."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_a_key_depends_neither_on_its_batch_nor_on_the_thread_count(keying, patc
     assert together[[2, 0, 1]].tolist() == alone
 
 
-def test_keys_of_the_untrained_network_vary_and_use_many_codewords(keying, tissue):
+def test_keys_of_the_shipped_network_vary_and_use_many_codewords(keying, tissue):
     used = len(np.unique(keying.latents_of(tissue)))
     coarse = keying.keys_of(tissue) // COARSE_UNIT
     assert used >= 40
@@ -63,6 +63,6 @@ def test_patches_of_another_shape_are_refused(keying, shape):
         keying.keys_of(np.zeros(shape, np.uint8))
 
 
-def test_the_description_says_that_the_network_is_untrained(keying):
-    assert not keying.is_trained
-    assert "untrained seeded initialisation" in keying.description
+def test_the_description_says_whether_the_network_is_trained(keying):
+    assert keying.is_trained
+    assert "(trained, vqvae-compact.safetensors" in keying.description

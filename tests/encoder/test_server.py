@@ -150,12 +150,12 @@ async def test_a_patch_that_is_no_picture_ends_the_stream_with_the_reason(encode
     assert "cannot be decoded" in error.message
 
 
-async def test_the_description_says_what_is_untrained(encoder, drawn_folder):
+async def test_the_description_says_whose_weights_make_keys(encoder, drawn_folder):
     async with service(encoder, drawn_folder, n_actors=2) as stub:
         found = await stub.DescribeEncoder(pb.DescribeEncoderRequest(), timeout=PATIENT_S)
     assert (found.profile, found.code_bits, found.actors) == ("compact", 1024, 2)
     assert found.fingerprint == encoder.fingerprint
-    assert "untrained" in found.key_weights
+    assert "(trained, vqvae-compact.safetensors" in found.key_weights
     assert "densenet121" in found.texture_weights
 
 

@@ -1,4 +1,4 @@
-"""``sish encoder``: describe says what is untrained, serve refuses contradictions, help has examples."""
+"""``sish encoder``: describe says what is trained, serve refuses contradictions, help has examples."""
 
 import json
 
@@ -15,12 +15,12 @@ def run(*arguments):
     return CliRunner().invoke(main, ["encoder", *arguments])
 
 
-def test_describe_prints_the_fingerprint_and_what_is_untrained(encoder):
+def test_describe_prints_the_fingerprint_and_what_is_trained(encoder):
     done = run("describe", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["fingerprint"] == encoder.fingerprint
-    assert "untrained" in found["key_weights"]
+    assert "(trained, vqvae-compact.safetensors" in found["key_weights"]
     assert encoder.fingerprint in run("describe").stdout
 
 
