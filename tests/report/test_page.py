@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import re
 
@@ -6,7 +7,14 @@ import pytest
 from sish_cluster.core.query import Mode, Ranking, SearchSettings
 from sish_cluster.core.result import SearchResult
 from sish_cluster.core.slide import Slide
-from sish_cluster.report import ReportSettings, Searched, SlideFile, SlideFiles, written_report
+from sish_cluster.report import (
+    QueryPart,
+    ReportSettings,
+    Searched,
+    SlideFile,
+    SlideFiles,
+    written_report,
+)
 from sish_cluster.report.model import described, facts_of
 from sish_cluster.report.page import page_of
 
@@ -129,3 +137,51 @@ def test_a_report_is_written_whole_with_its_folder(searched, tmp_path):
 def test_facts_name_the_mode_that_ran_and_the_one_asked(searched):
     assert ("mode", "exact (asked: auto)") in facts_of(searched)
     assert described(searched.where) == "patient is not P7"
+
+
+def direct(searched, **changed):
+    result = dataclasses.replace(
+        searched.result, mode=Mode.DIRECT, mode_reason="no codes are kept", **changed
+    )
+    return dataclasses.replace(searched, result=result, settings=SearchSettings(min_cosine=0.7))
+
+
+def test_after_a_direct_search_distances_are_cosines(searched):
+    text = Page(page_without_pictures(direct(searched))).text
+    assert "cosine 0.998" in text  # 60 units of 1/32768
+    assert "bits apart" not in text
+    assert "60 bits" not in text
+
+
+def test_facts_say_why_the_mode_ran_and_which_bound_counted(searched):
+    facts = dict(facts_of(direct(searched, distance_bound=6553.6)))
+    assert facts["mode"] == "direct (asked: auto): no codes are kept"
+    assert facts["bound"] == "cosine 0.700; the ranking counted cosine 0.800 or nearer"
+    assert dict(facts_of(searched))["bound"] == "128 bits"
+
+
+@pytest.fixture
+def case(searched):
+    parts = (QueryPart(Slide("left", patch_side_px=256), 1), QueryPart(Slide("right"), 2))
+    return dataclasses.replace(searched, slide=Slide("left + right"), parts=parts)
+
+
+def test_a_case_shows_each_of_its_slides_and_whose_every_patch_is(case):
+    page = Page(page_without_pictures(case))
+    for words in (
+        "left + right",
+        "query patch 1 of left · its match",
+        "query patch 3 of right · its match",
+        "query patch 2 of right · its match",
+    ):
+        assert words in page.text, words
+
+
+def test_a_patch_of_a_case_is_drawn_on_its_own_slide(case, drawn):
+    files = {"left": SlideFile(drawn["query"]), "right": SlideFile(drawn["same"])}
+    with SlideFiles(files) as pictures:
+        text = page_of([case], pictures, settings=ReportSettings())
+    left, right = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert re.findall(r">([\d, ]+)</text>", left) == ["1"]
+    assert sorted(re.findall(r">([\d, ]+)</text>", right)) == ["2", "3"]
+    assert [case.slide_of(number).slide_id for number in range(3)] == ["left", "right", "right"]
