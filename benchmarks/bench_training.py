@@ -41,6 +41,7 @@ def parsed():
     parser.add_argument("--evaluate-every", type=int, default=100, help="steps (default 100)")
     parser.add_argument("--summary-passes", type=int, default=150, help="of WSISum (default 150)")
     parser.add_argument("--mosaic-sizes", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--tries", type=int, default=200, help="masks per mosaic (default 200)")
     parser.add_argument("--repeats", type=int, default=3, help="seeds per way of choosing")
     parser.add_argument("--random-repeats", type=int, default=20, help="seeds of random mosaics")
     parser.add_argument("--seed", type=int, default=0)

@@ -17,7 +17,7 @@ from sish_cluster.encoder.checkpoint import fill, read_weights
 from sish_cluster.encoder.embedders import IMAGENET_WEIGHTS
 from sish_cluster.encoder.networks.densenet import DenseNet121
 from sish_cluster.encoder.networks.wsisum import shape_for
-from sish_cluster.encoder.summary import SelectionSettings, best_summary, summary_rows
+from sish_cluster.encoder.summary import SelectionSettings, best_summary
 from sish_cluster.encoder.summary_baselines import (
     cluster_rows,
     entropy_rows,
@@ -129,7 +129,8 @@ def retrieval_rows(slides, model, flags):
     own = np.array([name for name, _, _ in halves])
 
     def by_summary(features, coords, n, rng_seed):
-        return summary_rows(features, coords, n_visible=n, model=model, rng_seed=rng_seed)
+        budget = SelectionSettings(max_tries=flags.tries)
+        return best_summary(features, model, n_visible=n, settings=budget, rng_seed=rng_seed).rows
 
     ways = {
         "wsisum": by_summary,

@@ -25,17 +25,19 @@ SIZES = ("depth", "heads", "decoder_width", "decoder_depth", "decoder_heads")
     cls=ExampleCommand,
     examples=[
         "sish train wsisum --features features/ --out runs/wsisum",
+        "sish train wsisum --slides slides/ --labels labels.csv --out runs/wsisum",
         "sish train wsisum --features features/ --teacher model-a.h5 --teacher model-b.h5"
         " --out runs/wsisum",
         "sish summarise features/ --model runs/wsisum/wsisum.safetensors --out summaries/",
     ],
 )
 @click.option(
-    "--features",
-    required=True,
-    type=FOLDER,
-    help="Feature files: one h5 per slide, features, coords.",
+    "--features", type=FOLDER, help="Feature files: one h5 per slide with features and coords."
 )
+@click.option("--slides", type=FOLDER, help="Slides to embed instead, into OUT/features.")
+@click.option("--labels", type=FILE, help="Labels of the slides, for their mpp.")
+@click.option("--embedder", default="densenet121", show_default=True, help="Embeds the slides.")
+@click.option("--weights", type=FILE, help="Of the embedder.  [default: those that ship with sish]")
 @click.option(
     "--teacher",
     "teachers",
@@ -58,18 +60,21 @@ SIZES = ("depth", "heads", "decoder_width", "decoder_depth", "decoder_heads")
 @click.option("--decoder-depth", type=click.IntRange(1), help="[default: 4]")
 @click.option("--decoder-heads", type=click.IntRange(1), help="[default: 6]")
 @run_options
-def wsisum(*, features: Path, teachers: tuple[Path, ...], **options: Any) -> None:
-    """Train the network that summaries are chosen with.
+def wsisum(*, features: Path | None, teachers: tuple[Path, ...], **options: Any) -> None:
+    """Train the network that summaries are chosen with, on feature files or on slides.
 
     The run writes checkpoint.pt, log.jsonl and loss.png as it goes, and wsisum.safetensors and
     metrics.json at its end; repeat the command after an interruption, and it goes on with the same loss curve.
     """
+    if (features is None) == (options["slides"] is None):
+        raise click.UsageError("give --features or --slides: there is one source to train on")
     from sish_cluster.encoder.networks.wsisum import shape_for
     from sish_cluster.encoder.summary_files import feature_files
     from sish_cluster.encoder.training.wsisum import WsisumSettings
     from sish_cluster.encoder.training.wsisum_run import WsisumRun, train_wsisum, width_of
 
     set_threads(options)
+    features = features or _embedded(options)
     sizes = {name: options[name] for name in SIZES if options[name] is not None}
     batch = options.pop("batch") or min(WsisumSettings().batch, len(feature_files(features)))
     settings = WsisumSettings(
@@ -86,3 +91,21 @@ def wsisum(*, features: Path, teachers: tuple[Path, ...], **options: Any) -> Non
     with TrainingBar("wsisum", shown=SHOWN) as bar:
         found = train_wsisum(run, settings, reporter=bar.report)
     printed_json(found)
+
+
+def _embedded(options: dict[str, Any]) -> Path:
+    """Return the folder of the slides' features, embedding those that are not there yet."""
+    from sish_cluster.encoder.embedders import NetworkEmbedder
+    from sish_cluster.encoder.training.slide_features import features_of_slides
+
+    embedder = NetworkEmbedder(options["embedder"], options["weights"], device=options["device"])
+    folder: Path = options["out"] / "features"
+    with TrainingBar("features") as bar:
+        features_of_slides(
+            options["slides"],
+            folder,
+            embedder,
+            labels=options["labels"],
+            progress=lambda what, done, total: bar.say(f"{done}/{total} {what[:60]}"),
+        )
+    return folder

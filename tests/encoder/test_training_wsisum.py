@@ -10,6 +10,9 @@ from click.testing import CliRunner
 
 from sish_cluster.cli.main import main
 from sish_cluster.core.errors import BadRequest, BadSlide
+from sish_cluster.core.geometry import Box
+from sish_cluster.encoder.embedders import NetworkEmbedder
+from sish_cluster.encoder.networks.resnet import ResNet
 from sish_cluster.encoder.networks.wsisum import (
     Decoded,
     SummaryNetwork,
@@ -18,9 +21,12 @@ from sish_cluster.encoder.networks.wsisum import (
     sinusoids,
     visible_count,
 )
+from sish_cluster.encoder.slide import open_slide
 from sish_cluster.encoder.summary_files import read_features, write_features
 from sish_cluster.encoder.summary_model import read_summary_model
 from sish_cluster.encoder.summary_teacher import fitted_projection, joined, mean_teacher
+from sish_cluster.encoder.training.patch_run import write_backbone
+from sish_cluster.encoder.training.slide_features import features_of_slides
 from sish_cluster.encoder.training.wsisum import FeatureShelf, WsisumSettings, WsisumTask
 from sish_cluster.encoder.training.wsisum_losses import (
     drawn_visible,
@@ -28,6 +34,8 @@ from sish_cluster.encoder.training.wsisum_losses import (
     summary_losses,
 )
 from sish_cluster.encoder.training.wsisum_run import WsisumRun, train_wsisum, width_of
+from sish_cluster.testing.histology import Drawing
+from sish_cluster.testing.slides import draw_slide
 
 CPU = torch.device("cpu")
 TINY = SummaryShape(8, depth=1, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2)
@@ -286,3 +294,29 @@ def test_the_command_takes_its_width_from_the_features_and_its_sizes_from_option
     assert found.exit_code == 0, found.output
     shape = read_summary_model(tmp_path / "run" / "wsisum.safetensors").network.shape
     assert shape == SummaryShape(8, 1, 2, 4, 1, 1)
+
+
+def test_slides_are_embedded_patch_by_patch_and_broken_ones_are_told(tmp_path):
+    slides, told = tmp_path / "slides", []
+    slides.mkdir()
+    draw_slide(slides / "glands.tif", Drawing("glands", side_px=512, mpp=4.0))
+    (slides / "broken.tif").write_bytes(b"nothing")
+    write_backbone(tmp_path / "w.safetensors", ResNet(18), name="drawn")
+    embedder = NetworkEmbedder("resnet18", tmp_path / "w.safetensors", device="cpu")
+    files = features_of_slides(
+        slides, tmp_path / "out", embedder, progress=lambda what, done, total: told.append(what)
+    )
+    assert [file.name for file in files] == ["glands.h5"]
+    assert any(line.startswith("broken left out") for line in told)
+    found = read_features(files[0])
+    with open_slide(slides / "glands.tif") as reader:
+        x, y = (int(v) for v in found.coords[-1])
+        patch = reader.region(Box(x, y, x + 128, y + 128), side_px=256)
+    np.testing.assert_allclose(embedder.embeddings_of(patch[None])[0], found.features[-1])
+
+
+def test_the_command_wants_one_source(tmp_path, features):
+    for given in ([], ["--features", str(features), "--slides", str(features)]):
+        found = CliRunner().invoke(main, ["train", "wsisum", "--out", str(tmp_path / "r"), *given])
+        assert found.exit_code == 2
+        assert "give --features or --slides" in found.output
