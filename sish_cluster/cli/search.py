@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sish_cluster.cli.failures import warned
 from sish_cluster.cli.options import (
     ExampleCommand,
     cluster_options,
@@ -20,6 +21,7 @@ from sish_cluster.cli.options import (
 )
 from sish_cluster.cli.output import console, printed_json, result_as_json, results_table, summary_of
 from sish_cluster.cli.progress import SlideBars
+from sish_cluster.cli.recall import recall_warning
 from sish_cluster.client import Client, Exclusion, case_query, case_sources, filter_of
 from sish_cluster.core.cluster import DEFAULT_K
 from sish_cluster.core.collection import Collection
@@ -92,6 +94,8 @@ EXAMPLES = [
               help="Seconds for the search itself.")  # fmt: skip
 @click.option("--labels", type=click.Path(path_type=Path, dir_okay=False),
               help="Labels table with a row for the query (its patient, diagnosis, mpp).")  # fmt: skip
+@click.option("--calibration", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="A file of `sish calibrate`, to warn by.  [default: beside the embedded cluster]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer as JSON.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False),
               help="Write a page with thumbnails and matched patches.")  # fmt: skip
@@ -123,6 +127,8 @@ def search(slides: Sequence[Path], **options: Any) -> None:
             timeout_s=options["timeout_s"],
         )
     _printed(parts, result, as_json=options["as_json"])
+    if warning := recall_warning(query, result, options):
+        warned(warning)
     if options["html"]:
         _report(parts, query, result, _files(slides, parts, options), options)
 
@@ -253,7 +259,12 @@ def _report(
 
     of_case = [QueryPart(part.slide, len(part.patches)) for part in parts]
     searched = Searched(
-        case_slide(parts), result, query.settings, query.where, parts=of_case if of_case[1:] else ()
+        case_slide(parts),
+        result,
+        query.settings,
+        query.where,
+        note=recall_warning(query, result, options),
+        parts=of_case if of_case[1:] else (),
     )
     settings = ReportSettings(
         title=f"Slides that look like {searched.slide.slide_id}",

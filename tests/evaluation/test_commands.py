@@ -113,3 +113,18 @@ def test_tiles_are_encoded_once_and_evaluated_patch_by_patch(tiles, tmp_path):
         ("exact", 8, 0),
         ("direct", 8, 0),
     ]
+
+
+def test_a_guided_search_below_the_calibrated_recall_is_warned_of(folder, tmp_path):
+    done = sish("calibrate", "synthetic", "--home", folder, "--label", "site", "--sample", 6,
+                "--max-steps", "1,400", "--seeds", "1", "--spacing", "50",
+                "--calibration", tmp_path / "c.json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    ask = ("search", "--slide-id", "slide-0001", "-c", "synthetic", "--home", folder,
+           "--calibration", tmp_path / "c.json", "--mode")  # fmt: skip
+    assert "warning" not in sish(*ask, "guided").stderr
+    poor = json.loads((tmp_path / "c.json").read_text())
+    poor["budgets"] = [budget | {"recall": 0.25} for budget in poor["budgets"]]
+    (tmp_path / "c.json").write_text(json.dumps(poor))
+    assert "expected to find 25% of the 5 nearest" in " ".join(sish(*ask, "guided").stderr.split())
+    assert "warning" not in sish(*ask, "exact").stderr

@@ -33,7 +33,9 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
 @pytest.fixture(scope="module")
 def evaluation(home):
-    return evaluated(home, ["synthetic"], settings=SETTINGS)
+    found = evaluated(home, ["synthetic"], settings=SETTINGS)
+    assert [run.failures for run in found.runs] == [[], []]
+    return found
 
 
 @pytest.fixture(scope="module")
