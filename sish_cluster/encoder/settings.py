@@ -63,8 +63,8 @@ class EncoderSettings:
         """Hex digest of what decides which patches are chosen."""
         values = dataclasses.asdict(self.cutting)
         values.pop("readers")
-        model = values.pop("summary_model")
-        values["summary_model"] = None if model is None else digest_of(model.read_bytes())
+        del values["summary_model"]
+        values |= self.extras
         return digest_of(canonical_bytes(values))
 
     @property
@@ -76,6 +76,8 @@ class EncoderSettings:
             found["stain"] = self.stain
         if mosaic.selector != "sish" or mosaic.patches_per_slide:
             found["mosaic"] = {"selector": mosaic.selector, "patches": mosaic.patches_per_slide}
+        if mosaic.summary_model is not None:
+            found["summary_model"] = digest_of(mosaic.summary_model.read_bytes())
         return found
 
 

@@ -8,6 +8,7 @@ from sish_cluster.core.errors import BadRequest, BadSlide, Cancelled, EncoderUna
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.slide import Slide
 from sish_cluster.encoder import pool
+from sish_cluster.encoder import slide as slide_module
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoded_store import EncodedStore
 from sish_cluster.encoder.lane import Stage
@@ -160,3 +161,18 @@ def test_at_least_one_actor_is_asked_for():
     with pytest.raises(BadRequest, match="at least 1 actor"):
         ActorSettings(n_actors=0)
     assert ActorSettings().wanted_actors >= 1
+
+
+def test_a_slides_file_is_hashed_once_although_the_store_is_asked_first(
+    actors, glands, tmp_path, monkeypatch
+):
+    hashed = []
+    parts_of = slide_module._parts_of
+    monkeypatch.setattr(
+        slide_module, "_parts_of", lambda path: hashed.append(path) or parts_of(path)
+    )
+    store = EncodedStore(tmp_path)
+    for times in (1, 2):
+        [found] = encode_all([glands], actors.settings, ray=False, actors=ONE, cache=store)
+        assert isinstance(found, EncodedSlide)
+        assert hashed == [glands.path] * times
