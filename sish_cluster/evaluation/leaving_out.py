@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from sish_cluster.core.query import Filter
 from sish_cluster.core.slide import UNKNOWN, Slide
-from sish_cluster.evaluation.settings import LeaveOut
+from sish_cluster.evaluation.settings import EvaluationSettings, LeaveOut
 
 _NAMED_PATIENT = re.compile(r"(tcga-\w+-\w+|c3[ln]-\d+)(?![A-Za-z0-9])", re.IGNORECASE)
 
@@ -84,3 +84,20 @@ class Leaver:
         return patient_of(slide) == patient_of(query) or (
             self._leave_out is LeaveOut.INSTITUTION and is_same_house
         )
+
+
+class Reachable:
+    """Whether a slide's label occurs outside of what is left out with it."""
+
+    def __init__(self, slides: Sequence[Slide], settings: EvaluationSettings) -> None:
+        self._settings = settings
+        self._groups: dict[str, set[str]] = collections.defaultdict(set)
+        for slide in slides:
+            self._groups[slide.label(settings.label_field)].add(self._group_of(slide))
+
+    def _group_of(self, slide: Slide) -> str:
+        return group_of(slide, self._settings.leave_out)
+
+    def by(self, slide: Slide) -> bool:
+        """Whether another group has the slide's label."""
+        return bool(self._groups[slide.label(self._settings.label_field)] - {self._group_of(slide)})

@@ -11,20 +11,17 @@ SISH, "Evaluation": leave-one-patient-out among all slides of a site; RetCCL: th
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import BadRequest, SishError
-from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.core.query import Filter, Mode, Query
+from sish_cluster.core.query import Query
 from sish_cluster.core.result import PatchesResult, SearchResult
 from sish_cluster.core.slide import Slide
 from sish_cluster.evaluation.asked import AskedCluster
-from sish_cluster.evaluation.leaving_out import Leaver, group_of, patient_of
+from sish_cluster.evaluation.leaving_out import Leaver, Reachable, patient_of
 from sish_cluster.evaluation.outcome import (
     EXCLUSION,
     LOAD,
@@ -36,6 +33,7 @@ from sish_cluster.evaluation.outcome import (
     Run,
     RunPlan,
 )
+from sish_cluster.evaluation.queries import query_of
 from sish_cluster.evaluation.settings import EvaluationSettings
 
 Watch = Callable[[str, int, int], None]
@@ -98,7 +96,7 @@ class _Asking:
         self._leaver = Leaver(self.slides, settings.leave_out)
         self._plans = self._possible_plans()
         self._queries = self._chosen_slides()
-        self._reachable = _Reachable(self.slides, settings)
+        self._reachable = Reachable(self.slides, settings)
 
     def runs(self, watch: Watch) -> list[Run]:
         """Ask every query of every plan."""
@@ -273,42 +271,6 @@ class _Asking:
             " the answer does not count; report this"
         )
         return dataclasses.replace(outcome, found=(), problem=problem)
-
-
-class _Reachable:
-    """Whether a slide's label occurs outside of what is left out with it."""
-
-    def __init__(self, slides: Sequence[Slide], settings: EvaluationSettings) -> None:
-        self._settings = settings
-        self._groups: dict[str, set[str]] = collections.defaultdict(set)
-        for slide in slides:
-            self._groups[slide.label(settings.label_field)].add(self._group_of(slide))
-
-    def _group_of(self, slide: Slide) -> str:
-        return group_of(slide, self._settings.leave_out)
-
-    def by(self, slide: Slide) -> bool:
-        """Whether another group has the slide's label."""
-        return bool(self._groups[slide.label(self._settings.label_field)] - {self._group_of(slide)})
-
-
-def query_of(
-    encoded: EncodedSlide,
-    plan: RunPlan,
-    where: Filter,
-    collection: Collection,
-    settings: EvaluationSettings,
-) -> Query:
-    """Return a stored slide as a query that may not find what ``where`` hides."""
-    needs_embeddings = plan.mode in (Mode.DIRECT, Mode.AUTO)
-    return Query(
-        encoded.patches if needs_embeddings else encoded.patches.without_embeddings(),
-        encoded.fingerprint,
-        settings.search_of(plan.mode, collection, bound=plan.bound),
-        where,
-        label_field=settings.label_field,
-        patient=encoded.slide.patient,
-    )
 
 
 def _ms_since(started: float) -> float:

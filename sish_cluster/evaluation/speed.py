@@ -17,7 +17,7 @@ from sish_cluster.core.query import Filter, Mode
 from sish_cluster.core.slide import Slide
 from sish_cluster.evaluation.asked import AskedCluster
 from sish_cluster.evaluation.outcome import Evaluated, RunPlan
-from sish_cluster.evaluation.protocol import query_of
+from sish_cluster.evaluation.queries import query_of
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of the slides: three doublings tell a constant from a line."""
