@@ -72,13 +72,9 @@ def vqvae(
     """
     if slides is None and tiles is None:
         raise click.UsageError("give --slides, --tiles, or both: there is nothing to train on")
-    import torch
-
     from sish_cluster.encoder.profile import profile_of
     from sish_cluster.encoder.training.vqvae_run import VqVaeRun, train_vqvae
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     run = VqVaeRun(
         options["out"],
         slides,
@@ -90,6 +86,7 @@ def vqvae(
         _training(options, profile),
         rng_seed=options["rng_seed"],
         device=options["device"],
+        threads=threads,
     )
     with TrainingBar("key network", shown=SHOWN) as bar:
         found = train_vqvae(

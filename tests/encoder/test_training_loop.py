@@ -171,7 +171,7 @@ def test_the_plot_is_rewritten_while_the_training_runs(tmp_path):
         if found.row is not None:
             pictures.append((tmp_path / "loss.png").read_bytes())
 
-    train(noisy_line(), batch_at, settings(tmp_path, n_steps=9), reporter=report)
+    train(noisy_line(), batch_at, settings(tmp_path, n_steps=9, plot_every_s=0.0), reporter=report)
     assert len(pictures) == 3
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
     assert pictures[0] != pictures[2]

@@ -14,6 +14,7 @@ Ours; the losses are those of the papers, in the modules of the tasks.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,7 +83,9 @@ class LoopSettings:
     checkpoint_every: int = 200
     """Steps between checkpoints: what a kill costs at most."""
     log_every: int = 20
-    """Steps a row of the log is the mean of, and between two plots."""
+    """Steps a row of the log is the mean of."""
+    plot_every_s: float = 5.0
+    """Least seconds between two plots: drawing one takes a third of a second. The last row is plotted."""
     evaluate_every: int = 0
     """Steps between evaluations; 0 for none. They also run after the last step."""
     rng_seed: int = 0
@@ -181,6 +184,7 @@ class _Run:
         self._task, self._settings, self._evaluation = task, settings, evaluation
         self._means = Means()
         self._earlier_s = 0.0
+        self._plotted_s = -math.inf
         self._began_s = time.monotonic()
         self._checkpoint = settings.out_dir / CHECKPOINT_FILE
 
@@ -226,8 +230,16 @@ class _Run:
                 f"the loss is {row[LOSS]} at step {self.step}; the checkpoint in"
                 f" {self._settings.out_dir} is from before. Lower the learning rate"
             )
-        write_loss_plot(self._settings.out_dir / PLOT_FILE, self.log, title=self._settings.title)
+        self._plot()
         return row
+
+    def _plot(self) -> None:
+        is_last = self.step == self._settings.n_steps
+        if is_last or self._elapsed_s() - self._plotted_s >= self._settings.plot_every_s:
+            write_loss_plot(
+                self._settings.out_dir / PLOT_FILE, self.log, title=self._settings.title
+            )
+            self._plotted_s = self._elapsed_s()
 
     def _elapsed_s(self) -> float:
         return self._earlier_s + time.monotonic() - self._began_s

@@ -71,6 +71,8 @@ class VqVaeRun:
     """Seed of initialisation, batches and revived codewords."""
     device: str = "auto"
     """``cpu``, ``cuda``, or ``auto``."""
+    threads: int | None = None
+    """Threads of torch; None for its default. Another number changes the last bits of the weights."""
 
 
 def train_vqvae(
@@ -88,6 +90,8 @@ def train_vqvae(
     CheckpointMismatch
         If the folder holds another training.
     """
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
     crops = cut_crops(
         run.out_dir / "crops",
         slides=run.slides,
