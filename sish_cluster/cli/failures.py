@@ -96,6 +96,12 @@ def _explained(error: Exception) -> tuple[str, int]:
                 " pip install 'sish-cluster[encoder]', or use --encoder HOST:PORT"
             )
             return message, REFUSED
+        if package == "matplotlib":
+            message = (
+                "figures need matplotlib, which is not installed: pip install 'sish-cluster[evaluation]',"
+                " or leave out --out"
+            )
+            return message, REFUSED
     message = (
         f"{type(error).__name__}: {error}\nThis is a bug of sish: run the command again with"
         " `sish --debug ...` and report what it prints"

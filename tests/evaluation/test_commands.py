@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -128,3 +129,12 @@ def test_a_guided_search_below_the_calibrated_recall_is_warned_of(folder, tmp_pa
     (tmp_path / "c.json").write_text(json.dumps(poor))
     assert "expected to find 25% of the 5 nearest" in " ".join(sish(*ask, "guided").stderr.split())
     assert "warning" not in sish(*ask, "exact").stderr
+
+
+def test_without_matplotlib_figures_are_refused_with_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ask = ("evaluate", "synthetic", "--home", folder, "--label", "site", "--max-queries", 2)
+    assert sish(*ask).exit_code == 0
+    refused = sish(*ask, "--out", tmp_path)
+    assert refused.exit_code == 1
+    assert "sish-cluster[evaluation]" in " ".join(refused.stderr.split())
