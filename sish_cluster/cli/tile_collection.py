@@ -38,8 +38,9 @@ def tile_collection(
 ) -> tuple[str, list[tuple[str, str]]]:
     """Return the collection that holds a folder's tiles, and (tile, problem) of those that failed.
 
-    The collection is named after folder and encoder, so another encoder gets a collection of its own; where
-    it holds every tile with the same content and labels already, nothing is encoded.
+    The collection is named after folder and encoder, so another encoder gets a collection of its own. Tiles
+    it holds with the same content and labels are not encoded again, so an interrupted run goes on where it
+    was; tiles that have left the folder are forgotten.
 
     Parameters
     ----------
@@ -59,10 +60,13 @@ def tile_collection(
     fingerprint = tile_fingerprint(encoder)
     name = f"{_plain(folder.resolve().name)}-{fingerprint[:8]}"
     _ensure(client, name, fingerprint, encoder)
-    if _is_held(client, name, tiles_of(folder, table)):
-        return name, []
+    held = {stored.slide.slide_id: stored.slide for stored in client.list_slides(name)}
+    for slide_id in held.keys() - {tile.slide.slide_id for tile in tiles_of(folder, table)}:
+        client.forget(name, slide_id)
     failures: list[tuple[str, str]] = []
-    outcomes = encoded_tiles(folder, table, encoder, progress=advance)
+    outcomes = encoded_tiles(
+        folder, table, encoder, progress=advance, is_known=lambda tile: _is_held(held, tile)
+    )
     for outcome in outcomes:
         if isinstance(outcome, EncodedSlide):
             client.ingest_slide(name, outcome)
@@ -95,16 +99,14 @@ def _ensure(client: Client, name: str, fingerprint: str, encoder: Encoder) -> No
         )
 
 
-def _is_held(client: Client, name: str, tiles: Sequence[Tile]) -> bool:
-    """Whether the collection holds exactly these tiles, with this content and these labels."""
-    held = {stored.slide.slide_id: stored.slide for stored in client.list_slides(name)}
-    if held.keys() != {tile.slide.slide_id for tile in tiles}:
-        return False
-    return all(
-        not tile.problem
-        and _labels(held[tile.slide.slide_id]) == _labels(tile.slide)
-        and held[tile.slide.slide_id].digest == digest_of(tile.path.read_bytes())
-        for tile in tiles
+def _is_held(held: Mapping[str, Slide], tile: Tile) -> bool:
+    """Whether a tile is stored with this content and these labels."""
+    slide = held.get(tile.slide.slide_id)
+    return (
+        slide is not None
+        and not tile.problem
+        and _labels(slide) == _labels(tile.slide)
+        and slide.digest == digest_of(tile.path.read_bytes())
     )
 
 

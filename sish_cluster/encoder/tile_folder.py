@@ -99,6 +99,7 @@ def encoded_tiles(
     *,
     settings: TileSettings = TileSettings(),
     progress: Callable[[int, int], None] | None = None,
+    is_known: Callable[[Tile], bool] = lambda tile: False,
 ) -> Iterator[EncodedSlide | EncodeFailure]:
     """Yield every tile of a folder as a one-patch slide, or what is wrong with it, in slide id order.
 
@@ -117,6 +118,8 @@ def encoded_tiles(
         How images are fitted to the networks.
     progress
         Called with (tiles done, tiles in all) on this thread.
+    is_known
+        Tells tiles that need no encoding: they are neither yielded nor counted.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def encoded_tiles(
     -----
     Closing the iterator stops after the tiles that are being encoded.
     """
-    tiles = tiles_of(folder, table)
+    tiles = [tile for tile in tiles_of(folder, table) if not is_known(tile)]
     fingerprint = tile_fingerprint(encoder, settings)
     waiting: collections.deque[Future[EncodedSlide | EncodeFailure]] = collections.deque()
     done = 0

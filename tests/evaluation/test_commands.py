@@ -106,6 +106,7 @@ def test_tiles_are_encoded_once_and_evaluated_patch_by_patch(tiles, tmp_path):
     with open_home(tmp_path / "home") as client:
         (collection,) = client.list_collections()
         before = client.list_slides(collection.name)
+        client.forget(collection.name, "pink-1")
     assert sish(*ask).exit_code == 0
     with open_home(tmp_path / "home") as client:
         assert client.list_slides(collection.name) == before
