@@ -32,69 +32,76 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 """A file that is there."""
 
 
+_NETWORKS = [
+    click.option(
+        "--profile",
+        type=click.Choice(PROFILES),
+        help="Networks and pixels: compact for CPUs, published as in SISH's paper, retccl as in"
+        " RetCCL's.  [default: the embedder's, or compact]",
+    ),
+    click.option(
+        "--key-weights",
+        type=FILE,
+        help="VQ-VAE checkpoint (model_9.pt or .safetensors).  [default: what ships with sish]",
+    ),
+    click.option(
+        "--codeword-order",
+        type=FILE,
+        help="codebook_semantic.pt of that checkpoint.  [default: from the codebook]",
+    ),
+    click.option(
+        "--embedder",
+        metavar="NAME|FILE",
+        help=f"The network of codes and embeddings: {', '.join(EMBEDDERS)}, or a TorchScript or"
+        " torch.export (.pt2) file.  [default: the profile's]",
+    ),
+    click.option(
+        "--weights",
+        "--texture-weights",
+        "weights",
+        type=FILE,
+        help="Weights of the embedder.  [default: what ships with sish, or an installed package]",
+    ),
+    click.option(
+        "--embedder-input",
+        metavar="PX@MPP",
+        help="What an embedder FILE sees, such as 224@0.5.  [default: FILE.json, or 224@0.5]",
+    ),
+    click.option(
+        "--trust-embedder-code",
+        is_flag=True,
+        help="Load an embedder FILE although that runs the code in it.",
+    ),
+]
+"""Which networks see a patch, and their weights."""
+
+_MOSAIC = [
+    click.option(
+        "--selector",
+        type=click.Choice(SELECTORS),
+        help="Who chooses a slide's patches.  [default: the profile's]",
+    ),
+    click.option(
+        "--patches-per-slide",
+        type=click.IntRange(1),
+        help="Most patches of a slide.  [default: the selector's]",
+    ),
+    click.option("--summary-model", type=FILE, help="Trained network of the selector wsisum."),
+    click.option(
+        "--stain",
+        type=click.Choice(STAINS),
+        help="Normalise every patch's stain.  [default: as scanned]",
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, or auto (a GPU if any)."
+    ),
+]
+"""Which patches they see, in what stain, and where they run."""
+
+
 def network_options(command: Decorated) -> Decorated:
     """Add the options `encoder_settings` reads: networks, weights, mosaic, stain."""
-    options = [
-        click.option(
-            "--profile",
-            type=click.Choice(PROFILES),
-            help="Networks and pixels: compact for CPUs, published as in SISH's paper, retccl as in"
-            " RetCCL's.  [default: the embedder's, or compact]",
-        ),
-        click.option(
-            "--key-weights",
-            type=FILE,
-            help="VQ-VAE checkpoint (model_9.pt or .safetensors).  [default: what ships with sish]",
-        ),
-        click.option(
-            "--codeword-order",
-            type=FILE,
-            help="codebook_semantic.pt of that checkpoint.  [default: from the codebook]",
-        ),
-        click.option(
-            "--embedder",
-            metavar="NAME|FILE",
-            help=f"The network of codes and embeddings: {', '.join(EMBEDDERS)}, or a TorchScript or"
-            " torch.export (.pt2) file.  [default: the profile's]",
-        ),
-        click.option(
-            "--weights",
-            "--texture-weights",
-            "weights",
-            type=FILE,
-            help="Weights of the embedder.  [default: what ships with sish, or an installed package]",
-        ),
-        click.option(
-            "--embedder-input",
-            metavar="PX@MPP",
-            help="What an embedder FILE sees, such as 224@0.5.  [default: FILE.json, or 224@0.5]",
-        ),
-        click.option(
-            "--trust-embedder-code",
-            is_flag=True,
-            help="Load an embedder FILE although that runs the code in it.",
-        ),
-        click.option(
-            "--selector",
-            type=click.Choice(SELECTORS),
-            help="Who chooses a slide's patches.  [default: the profile's]",
-        ),
-        click.option(
-            "--patches-per-slide",
-            type=click.IntRange(1),
-            help="Most patches of a slide.  [default: the selector's]",
-        ),
-        click.option("--summary-model", type=FILE, help="Trained network of the selector wsisum."),
-        click.option(
-            "--stain",
-            type=click.Choice(STAINS),
-            help="Normalise every patch's stain.  [default: as scanned]",
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, help="cpu, cuda, or auto (a GPU if any)."
-        ),
-    ]
-    for option in reversed(options):
+    for option in reversed([*_NETWORKS, *_MOSAIC]):
         command = option(command)
     return command
 

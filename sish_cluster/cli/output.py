@@ -112,7 +112,7 @@ def summary_of(result: SearchResult) -> str:
         f" {result.elapsed_ms:.0f} ms[/]"
     )
     if result.mode_reason:
-        lines.append(f"[dim]{result.mode}: {escape(result.mode_reason)}[/]")
+        lines.append(f"[dim]{escape(result.mode_reason)}[/]")
     if result.missing_shards:
         names = escape(", ".join(result.missing_shards))
         lines.append(f"[yellow]incomplete: no answer from shard {names}[/]")

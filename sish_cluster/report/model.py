@@ -194,8 +194,7 @@ def _conditions(conditions: Mapping[str, frozenset[str]], verb: str) -> list[str
 
 
 def _mode_text(result: SearchResult, settings: SearchSettings) -> str:
-    why = f": {result.mode_reason}" if result.mode_reason else ""
-    return f"{result.mode} (asked: {settings.mode}){why}"
+    return f"{result.mode_reason or result.mode} (asked: {settings.mode})"
 
 
 def _bound_text(searched: Searched) -> str:

@@ -141,7 +141,7 @@ def test_facts_name_the_mode_that_ran_and_the_one_asked(searched):
 
 def direct(searched, **changed):
     result = dataclasses.replace(
-        searched.result, mode=Mode.DIRECT, mode_reason="no codes are kept", **changed
+        searched.result, mode=Mode.DIRECT, mode_reason="direct: no codes are kept", **changed
     )
     return dataclasses.replace(searched, result=result, settings=SearchSettings(min_cosine=0.7))
 
@@ -155,7 +155,7 @@ def test_after_a_direct_search_distances_are_cosines(searched):
 
 def test_facts_say_why_the_mode_ran_and_which_bound_counted(searched):
     facts = dict(facts_of(direct(searched, distance_bound=6553.6)))
-    assert facts["mode"] == "direct (asked: auto): no codes are kept"
+    assert facts["mode"] == "direct: no codes are kept (asked: auto)"
     assert facts["bound"] == "cosine 0.700; the ranking counted cosine 0.800 or nearer"
     assert dict(facts_of(searched))["bound"] == "128 bits"
 
