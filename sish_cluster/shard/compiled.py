@@ -22,6 +22,7 @@ KERNEL_FILES = (
     "veb_table.py",
     "veb_nodes.py",
     "veb_levels.py",
+    "veb_neighbours.py",
     "veb_kernels.py",
     "layout.py",
     "cursors.py",

@@ -30,7 +30,7 @@ from sish_cluster.shard.layout import (
     representative_of,
     row_in_block,
 )
-from sish_cluster.shard.veb_levels import bring_around
+from sish_cluster.shard.veb_neighbours import bring_around
 from sish_cluster.shard.veb_nodes import PAYLOAD, ident_of
 from sish_cluster.shard.veb_table import bring_entry
 from sish_cluster.shard.words import CACHE_LINE_BYTES, prefetch, put_word, word_at

@@ -13,7 +13,7 @@ call, which costs more than a walk's step, so kernels get no arrays at all.
 from __future__ import annotations
 
 from sish_cluster.shard.compiled import inner
-from sish_cluster.shard.veb_levels import tree_predecessor
+from sish_cluster.shard.veb_neighbours import tree_predecessor
 from sish_cluster.shard.veb_nodes import PAYLOAD, ident_of
 from sish_cluster.shard.veb_table import value_of
 from sish_cluster.shard.words import byte_at, half_at, popcount, put_word, word_at

@@ -173,7 +173,9 @@ class VebTree:
         asked = (
             asked.view(np.int64) if asked.dtype == np.uint64 else asked.astype(np.int64, copy=False)
         )
-        kernels.answer_keys(self.address, question, asked, answers)
+        is_neighbour = question in (kernels.SUCCESSOR, kernels.PREDECESSOR)
+        answer = kernels.answer_neighbours if is_neighbour else kernels.answer_keys
+        answer(self.address, question, asked, answers)
         return answers
 
     def _resize(self, slots: int) -> None:

@@ -7,11 +7,16 @@ from __future__ import annotations
 from typing import Any
 
 from sish_cluster.shard.compiled import inner, kernel
-from sish_cluster.shard.veb_levels import (
+from sish_cluster.shard.veb_levels import tree_delete, tree_insert
+from sish_cluster.shard.veb_neighbours import (
+    begun_predecessor,
+    begun_successor,
+    bring_below,
+    bring_end,
+    bring_node,
+    finished_predecessor,
+    finished_successor,
     tree_contains,
-    tree_delete,
-    tree_insert,
-    tree_predecessor,
     tree_successor,
 )
 from sish_cluster.shard.veb_nodes import PAYLOAD, A, D, T, ident_of
@@ -27,7 +32,7 @@ from sish_cluster.shard.veb_table import (
 from sish_cluster.shard.words import word_at
 
 CONTAINS, SUCCESSOR, PREDECESSOR, PAYLOADS = 0, 1, 2, 3
-"""Questions `answer_keys` answers."""
+"""Questions `answer_keys` and `answer_neighbours` answer."""
 ROOM = 16
 """Entries one insert may add at most: 3 for each of the four 12-bit nodes it can touch, 1 for A."""
 
@@ -46,16 +51,54 @@ def bring_near(tree: int, keys: Any, i: int) -> None:
         bring_entry(tree, ident_of(T + 2, key >> 30))
 
 
+@inner
+def bring_ahead(tree: int, keys: Any, i: int) -> None:
+    """Prefetch for changes of the keys after number i: of far ones the first entry, of near ones the next."""
+    if i + 2 * _AHEAD < keys.size:
+        bring_node(tree, keys[i + 2 * _AHEAD])
+    if i + _AHEAD < keys.size:
+        bring_below(tree, keys[i + _AHEAD])
+
+
+@inner
+def begin(tree: int, question: int, keys: Any, answers: Any, i: int) -> None:
+    """Write the begun answer for key number i and prefetch its end."""
+    if 0 <= i < keys.size:
+        if question == SUCCESSOR:
+            answers[i] = begun_successor(tree, keys[i])
+        else:
+            answers[i] = begun_predecessor(tree, keys[i])
+        bring_end(tree, answers[i])
+
+
+@kernel
+def answer_neighbours(tree: int, question: int, keys: Any, answers: Any) -> None:
+    """Answer SUCCESSOR or PREDECESSOR for every key (int64): a key, or -1.
+
+    In four stages, some keys behind each other: prefetch the first entry, then the next ones, come as
+    far as the last entry, read that.
+    """
+    for i in range(keys.size + 3 * _AHEAD):
+        if i < keys.size:
+            bring_node(tree, keys[i])
+        if 0 <= i - _AHEAD < keys.size:
+            bring_below(tree, keys[i - _AHEAD])
+        begin(tree, question, keys, answers, i - 2 * _AHEAD)
+        done = i - 3 * _AHEAD
+        if done < 0:
+            continue
+        if question == SUCCESSOR:
+            answers[done] = finished_successor(tree, answers[done])
+        else:
+            answers[done] = finished_predecessor(tree, answers[done])
+
+
 @kernel
 def answer_keys(tree: int, question: int, keys: Any, answers: Any) -> None:
-    """Answer one question for every key (int64): 0 or 1 for CONTAINS, else a number or -1."""
+    """Answer CONTAINS (0 or 1) or PAYLOADS (a number, or -1) for every key (int64)."""
     for i in range(keys.size):
         bring_near(tree, keys, i + _AHEAD)
-        if question == SUCCESSOR:
-            answers[i] = tree_successor(tree, keys[i])
-        elif question == PREDECESSOR:
-            answers[i] = tree_predecessor(tree, keys[i])
-        elif question == PAYLOADS:
+        if question == PAYLOADS:
             answers[i] = value_of(tree, ident_of(PAYLOAD, keys[i]), -1)
         else:
             answers[i] = tree_contains(tree, keys[i])
@@ -68,7 +111,7 @@ def insert_keys(tree: int, keys: Any, is_new: Any, start: int) -> int:
     for i in range(start, keys.size):
         if word_at(tree, USED) > most:
             return i
-        bring_near(tree, keys, i + _AHEAD)
+        bring_ahead(tree, keys, i)
         is_new[i] = tree_insert(tree, keys[i])
     return keys.size
 
@@ -77,7 +120,7 @@ def insert_keys(tree: int, keys: Any, is_new: Any, start: int) -> int:
 def delete_keys(tree: int, keys: Any, was_there: Any) -> None:
     """Delete keys (int64)."""
     for i in range(keys.size):
-        bring_near(tree, keys, i + _AHEAD)
+        bring_ahead(tree, keys, i)
         was_there[i] = tree_delete(tree, keys[i])
 
 

@@ -26,9 +26,7 @@ from sish_cluster.shard.veb_nodes import (
     ident_of,
     insert12,
     low_of,
-    predecessor12,
     set_dense,
-    successor12,
 )
 from sish_cluster.shard.veb_table import (
     ABSENT,
@@ -36,7 +34,6 @@ from sish_cluster.shard.veb_table import (
     LOW,
     N_KEYS,
     SUMMARY,
-    bring_entry,
     remove_entry,
     set_entry,
     value_of,
@@ -46,8 +43,10 @@ from sish_cluster.shard.words import put_word, word_at
 TOP = -1
 """The path that stands for the top summary; A nodes have paths from 0."""
 
-_LOW24 = (1 << 24) - 1
-_LOW12 = (1 << 12) - 1
+LOW24 = (1 << 24) - 1
+"""The lower 24 bits of a key: its place within an A node."""
+LOW12 = (1 << 12) - 1
+"""The lower 12 bits: a place within a cluster."""
 
 
 @inner
@@ -74,41 +73,6 @@ def cluster_bounds(tree: int, path: int, high: int) -> int:
 
 
 @inner
-def successor_mid(tree: int, path: int, bounds: int, x: int) -> int:
-    """Return the element after x of a middle node whose greatest element exceeds x."""
-    if x < low_of(bounds):
-        return low_of(bounds)
-    high, low = x >> 12, x & _LOW12
-    cluster = cluster_bounds(tree, path, high)
-    if cluster != ABSENT and low < high_of(cluster):
-        tag, part = (T, high) if path == TOP else (D, (path << 12) | high)
-        return (high << 12) | successor12(tree, tag, part, low)
-    high = dense_after(tree, high) if path == TOP else successor12(tree, B, path, high)
-    return (high << 12) | low_of(cluster_bounds(tree, path, high))
-
-
-@inner
-def predecessor_mid(tree: int, path: int, bounds: int, x: int) -> int:
-    """Return the element before x of a middle node whose smallest element is below x."""
-    if x > high_of(bounds):
-        return high_of(bounds)
-    high, low = x >> 12, x & _LOW12
-    cluster = cluster_bounds(tree, path, high)
-    if cluster != ABSENT and low > low_of(cluster):
-        tag, part = (T, high) if path == TOP else (D, (path << 12) | high)
-        return (high << 12) | predecessor12(tree, tag, part, low)
-    if path == TOP:
-        high = dense_before(tree, high)
-    else:
-        summary = bounds12(tree, B, path)
-        is_low = summary == ABSENT or high <= low_of(summary)
-        high = -1 if is_low else predecessor12(tree, B, path, high)
-    if high < 0:
-        return low_of(bounds)
-    return (high << 12) | high_of(cluster_bounds(tree, path, high))
-
-
-@inner
 def insert_mid(tree: int, path: int, x: int) -> int:
     """Add x to a middle node; TURNED when the node was empty."""
     bounds = bounds_of(tree, path)
@@ -122,16 +86,17 @@ def insert_mid(tree: int, path: int, x: int) -> int:
         low, x = x, low
     part = x >> 12
     if path == TOP:
-        outcome = insert12(tree, T, part, x & _LOW12)
+        outcome = insert12(tree, T, part, x & LOW12)
     else:
-        outcome = insert12(tree, D, (path << 12) | part, x & _LOW12)
+        outcome = insert12(tree, D, (path << 12) | part, x & LOW12)
     if outcome == NOTHING:
         return NOTHING
     if outcome == TURNED and path == TOP:
         set_dense(tree, part, 1)
     elif outcome == TURNED:
         insert12(tree, B, path, part)
-    set_bounds(tree, path, (max(high, x) << 26) | low)
+    if bounds != (max(high, x) << 26) | low:
+        set_bounds(tree, path, (max(high, x) << 26) | low)
     return DONE
 
 
@@ -168,9 +133,9 @@ def delete_mid(tree: int, path: int, x: int) -> int:
         x = low = (part << 12) | low_of(cluster_bounds(tree, path, part))
     part = x >> 12
     if path == TOP:
-        outcome = delete12(tree, T, part, x & _LOW12)
+        outcome = delete12(tree, T, part, x & LOW12)
     else:
-        outcome = delete12(tree, D, (path << 12) | part, x & _LOW12)
+        outcome = delete12(tree, D, (path << 12) | part, x & LOW12)
     if outcome == NOTHING:
         return NOTHING
     if outcome == TURNED and path == TOP:
@@ -182,51 +147,9 @@ def delete_mid(tree: int, path: int, x: int) -> int:
         high = low
         if part >= 0:
             high = (part << 12) | high_of(cluster_bounds(tree, path, part))
-    set_bounds(tree, path, (high << 26) | low)
+    if bounds != (high << 26) | low:
+        set_bounds(tree, path, (high << 26) | low)
     return DONE
-
-
-@inner
-def tree_contains(tree: int, x: int) -> bool:
-    """Whether the tree has the key x."""
-    if word_at(tree, N_KEYS) == 0 or x < word_at(tree, LOW) or x > word_at(tree, HIGH):
-        return False
-    if x == word_at(tree, LOW):
-        return True
-    return x == tree_successor(tree, x - 1)
-
-
-@inner
-def tree_successor(tree: int, x: int) -> int:
-    """Return the smallest key above x, or -1; x is any int64."""
-    if word_at(tree, N_KEYS) == 0 or x >= word_at(tree, HIGH):
-        return -1
-    if x < word_at(tree, LOW):
-        return word_at(tree, LOW)
-    high, low = x >> 24, x & _LOW24
-    bounds = bounds_of(tree, high)
-    if bounds != ABSENT and low < high_of(bounds):
-        return (high << 24) | successor_mid(tree, high, bounds, low)
-    high = successor_mid(tree, TOP, word_at(tree, SUMMARY), high)
-    return (high << 24) | low_of(bounds_of(tree, high))
-
-
-@inner
-def tree_predecessor(tree: int, x: int) -> int:
-    """Return the greatest key below x, or -1; x is any int64."""
-    if word_at(tree, N_KEYS) == 0 or x <= word_at(tree, LOW):
-        return -1
-    if x > word_at(tree, HIGH):
-        return word_at(tree, HIGH)
-    high, low = x >> 24, x & _LOW24
-    bounds = bounds_of(tree, high)
-    if bounds != ABSENT and low > low_of(bounds):
-        return (high << 24) | predecessor_mid(tree, high, bounds, low)
-    summary = word_at(tree, SUMMARY)
-    if summary == ABSENT or high <= low_of(summary):
-        return word_at(tree, LOW)
-    high = predecessor_mid(tree, TOP, summary, high)
-    return (high << 24) | high_of(bounds_of(tree, high))
 
 
 @inner
@@ -242,7 +165,7 @@ def tree_insert(tree: int, x: int) -> bool:
         kept = x
         if x < low:
             kept, low = low, x
-        outcome = insert_mid(tree, kept >> 24, kept & _LOW24)
+        outcome = insert_mid(tree, kept >> 24, kept & LOW24)
         if outcome == NOTHING:
             return False
         if outcome == TURNED:
@@ -264,7 +187,7 @@ def tree_delete(tree: int, x: int) -> bool:
         if x == low:
             part = low_of(word_at(tree, SUMMARY))
             x = low = (part << 24) | low_of(bounds_of(tree, part))
-        outcome = delete_mid(tree, x >> 24, x & _LOW24)
+        outcome = delete_mid(tree, x >> 24, x & LOW24)
         if outcome == NOTHING:
             return False
         if outcome == TURNED:
@@ -279,12 +202,3 @@ def tree_delete(tree: int, x: int) -> bool:
     put_word(tree, HIGH, high)
     put_word(tree, N_KEYS, n_keys - 1)
     return True
-
-
-@inner
-def bring_around(tree: int, x: int) -> None:
-    """Prefetch what finding a key's predecessor or successor in a sparse tree is most likely to read."""
-    bring_entry(tree, ident_of(A, x >> 24))
-    bring_entry(tree, ident_of(T, x >> 36))
-    bring_entry(tree, ident_of(T + 1, x >> 36))
-    bring_entry(tree, ident_of(T + 2, x >> 30))

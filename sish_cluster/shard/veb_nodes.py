@@ -22,8 +22,8 @@ from sish_cluster.shard.veb_table import (
     ABSENT,
     DENSE,
     TAG_SHIFT,
-    remove_entry,
     remove_slot,
+    set_at,
     set_entry,
     set_value,
     slot_of,
@@ -111,24 +111,33 @@ def insert12(tree: int, tag: int, path: int, x: int) -> int:
     ident = ident_of(tag, path)
     slot = slot_of(tree, ident)
     if slot < 0:
-        set_entry(tree, ident, (x << 26) | x)
+        set_at(tree, slot, ident, (x << 26) | x)
         return TURNED
     low, high = low_of(value_at(tree, slot)), high_of(value_at(tree, slot))
     if x in (low, high):
         return NOTHING
     if x < low:
         low, x = x, low
-    leaf = ident_of(tag + 2, (path << 6) | (x >> 6))
-    word = value_of(tree, leaf, 0)
-    bit = 1 << (x & 63)
-    if word & bit:
+    if not _set_leaf(tree, tag, path, x):
         return NOTHING
-    if word == 0:
-        summary = ident_of(tag + 1, path)
-        set_entry(tree, summary, value_of(tree, summary, 0) | (1 << (x >> 6)))
-    set_entry(tree, leaf, word | bit)
     set_value(tree, slot, (max(high, x) << 26) | low)
     return DONE
+
+
+@inner
+def _set_leaf(tree: int, tag: int, path: int, x: int) -> bool:
+    """Set x in the leaves of a 12-bit node, and its summary bit with the first; whether it was clear."""
+    ident, bit = ident_of(tag + 2, (path << 6) | (x >> 6)), 1 << (x & 63)
+    slot = slot_of(tree, ident)
+    if slot >= 0:
+        word = value_at(tree, slot)
+        set_value(tree, slot, word | bit)
+        return not word & bit
+    set_at(tree, slot, ident, bit)
+    ident, bit = ident_of(tag + 1, path), 1 << (x >> 6)
+    slot = slot_of(tree, ident)
+    set_at(tree, slot, ident, bit if slot < 0 else value_at(tree, slot) | bit)
+    return True
 
 
 @inner
@@ -155,12 +164,15 @@ def _clear_leaf(tree: int, tag: int, path: int, x: int) -> bool:
 @inner
 def delete12(tree: int, tag: int, path: int, x: int) -> int:
     """Remove x from a 12-bit node; TURNED when the node is now empty."""
-    bounds = bounds12(tree, tag, path)
+    slot = slot_of(tree, ident_of(tag, path))
+    if slot < 0:
+        return NOTHING
+    bounds = value_at(tree, slot)
     low, high = low_of(bounds), high_of(bounds)
-    if bounds == ABSENT or x < low or x > high:
+    if x < low or x > high or (low == high and x != low):
         return NOTHING
     if low == high:
-        remove_entry(tree, ident_of(tag, path))
+        remove_slot(tree, slot)
         return TURNED
     if x == low:
         part = first_bit(value_of(tree, ident_of(tag + 1, path), 0))
@@ -173,7 +185,8 @@ def delete12(tree: int, tag: int, path: int, x: int) -> int:
         if summary:
             part = last_bit(summary)
             high = (part << 6) | last_bit(leaf12(tree, tag, path, part))
-    set_entry(tree, ident_of(tag, path), (high << 26) | low)
+    if bounds != (high << 26) | low:
+        set_entry(tree, ident_of(tag, path), (high << 26) | low)
     return DONE
 
 

@@ -85,14 +85,22 @@ def value_of(tree: int, ident: int, otherwise: int) -> int:
 
 
 @inner
-def set_entry(tree: int, ident: int, value: int) -> None:
-    """Set the value of an id, adding its entry when there is none; the table must have room."""
-    slot = slot_of(tree, ident)
+def set_at(tree: int, slot: int, ident: int, value: int) -> None:
+    """Set the value of an id whose slot `slot_of` has just told, adding its entry when there is none.
+
+    The table must have room.
+    """
     if slot < 0:
         slot = -1 - slot
         put_word(tree, TABLE + 2 * slot, ident)
         put_word(tree, USED, word_at(tree, USED) + 1)
     set_value(tree, slot, value)
+
+
+@inner
+def set_entry(tree: int, ident: int, value: int) -> None:
+    """Set the value of an id, adding its entry when there is none; the table must have room."""
+    set_at(tree, slot_of(tree, ident), ident, value)
 
 
 @inner
