@@ -210,12 +210,10 @@ class NetworkEmbedder:
     def embeddings_of(self, patches: Pixels) -> Rows:
         """Return the embeddings (n, dimensions) of patches uint8 (n, side, side, 3), each on its own."""
         checked_patches(patches)
-        embeddings = np.empty((len(patches), self.dimensions), dtype=np.float32)
+        none = np.zeros((0, self.dimensions), np.float32)
         with repeatable():
-            for row, patch in zip(embeddings, patches, strict=True):
-                pixels = self.kind.normalisation.tensor_of(patch, self._device)
-                row[:] = self._network(pixels)[0].cpu().numpy()
-        return embeddings
+            batches = self.kind.normalisation.batches_of(patches, self._device)
+            return np.concatenate([none, *(self._network(x).cpu().numpy() for x in batches)])
 
 
 def kind_of(name: str) -> Kind:

@@ -96,10 +96,10 @@ class KeyNetwork:
         checked_patches(patches, multiple_of=self.size.side_px)
         with repeatable():
             latents = [
-                self._network.latents_of(SYMMETRIC.tensor_of(patch, self._device))[0].cpu().numpy()
-                for patch in patches
+                self._network.latents_of(batch).cpu().numpy()
+                for batch in SYMMETRIC.batches_of(patches, self._device)
             ]
-        return np.stack(latents) if latents else np.zeros((0, 64, 64), np.int64)
+        return np.concatenate(latents) if latents else np.zeros((0, 64, 64), np.int64)
 
     def keys_of(self, patches: Pixels) -> Keys:
         """Return the keys (n,) of patches uint8 (n, side, side, 3), side being `VqVaeSize.side_px`."""

@@ -41,7 +41,21 @@ class Normalisation:
 
     def tensor_of(self, patch: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
         """Return a patch (side, side, 3) as float32 (1, 3, side, side), channels-last."""
-        x = torch.from_numpy(np.array(patch)[None]).to(device).permute(0, 3, 1, 2)
+        return self.batch_of(patch[None], device)
+
+    def batches_of(self, patches: Pixels, device: torch.device) -> Iterator[torch.Tensor]:
+        """Yield patches (n, side, side, 3) as float32 (b, 3, side, side), channels-last.
+
+        One by one on a CPU: larger batches are slower there, and a row depends on its patch alone. All at
+        once on a GPU, whose rows may then differ in their last bits with the size of the batch.
+        """
+        together = 1 if device.type == "cpu" else max(1, len(patches))
+        for start in range(0, len(patches), together):
+            yield self.batch_of(patches[start : start + together], device)
+
+    def batch_of(self, patches: Pixels, device: torch.device) -> torch.Tensor:
+        """Return patches (n, side, side, 3) as float32 (n, 3, side, side), channels-last."""
+        x = torch.from_numpy(np.array(patches)).to(device).permute(0, 3, 1, 2)
         scale = torch.tensor([1.0 / (255.0 * d) for d in self.deviation], device=device)
         shift = torch.tensor(
             [-m / d for m, d in zip(self.mean, self.deviation, strict=True)], device=device
