@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from sish_cluster.core.errors import CheckpointMismatch, Corrupt, SishError
 from sish_cluster.core.seams import SlideState
 from sish_cluster.core.slide import UNKNOWN
 from sish_cluster.shard.checkpoint_file import CheckpointFile, write_columns
+from sish_cluster.shard.entries import Headers
 from sish_cluster.shard.held import View
 from sish_cluster.shard.layout import HEAD, LANES
-from sish_cluster.shard.ledger import Entry, LabelColumn, Ledger
+from sish_cluster.shard.ledger import LabelColumn, Ledger
 from sish_cluster.shard.records import (
     SlideRecord,
     collection_values,
@@ -39,8 +40,12 @@ from sish_cluster.shard.records import (
 )
 from sish_cluster.shard.segment import COLUMNS, SEGMENT_LAYOUT, Segment, columns_for, segment_from
 
-_LAYOUT = [SEGMENT_LAYOUT, HEAD, LANES]
-"""What decides how a segment's columns lie; a checkpoint of another one is left aside."""
+_PARTS = 2
+"""Raised whenever there is another set of columns: 2 has headers."""
+
+_LAYOUT = [_PARTS, SEGMENT_LAYOUT, HEAD, LANES]
+"""What decides which columns there are and how a segment's lie; a checkpoint of another one is left
+aside."""
 
 _PER_SLIDE = ("serials", "marks", "postings", "is_home", "is_committed")
 """Columns with one row per slide."""
@@ -100,8 +105,14 @@ def _slide_columns(
     number: int, view: View, held: npt.NDArray[np.intp]
 ) -> dict[str, npt.NDArray[Any]]:
     entries = [view.slides.entry(ordinal) for ordinal in held.tolist()]
-    marks = [header_mark(slide_address(number, e.serial), e.payload) for e in entries]
+    payloads = [entry.payload for entry in entries]
+    marks = [
+        header_mark(slide_address(number, entry.serial), payload)
+        for entry, payload in zip(entries, payloads, strict=True)
+    ]
     return {
+        "headers": np.frombuffer(b"".join(payloads), np.uint8),
+        "header_ends": np.cumsum([0, *map(len, payloads)])[1:].astype(np.int64),
         "serials": np.array([entry.serial for entry in entries], np.uint64),
         "marks": np.array(marks, np.uint64),
         "postings": view.slides.postings[held],
@@ -164,6 +175,7 @@ class Checkpoint:
             rows = self._file.about["segment_rows"]
             self._columns = [self._begun(i, n, pool) for i, n in enumerate(rows)]
             self._slides = {name: self._file.column(name) for name in _PER_SLIDE}
+            self._headers = self._headers_of(self._slides["serials"])
             self.labels = {name: self._label(name) for name in self._file.about["labels"]}
         except _BROKEN as error:
             self.close()
@@ -205,11 +217,12 @@ class Checkpoint:
         before = dataclasses.replace(record, state=SlideState.PENDING)
         return self.row_of(serial, address, slide_payload(before))
 
-    def ledger(self, entries: Sequence[Entry | None]) -> Ledger:
-        """Return the ledger of the rows that have entries; row r is ordinal r."""
+    def ledger(self, is_held: npt.NDArray[np.bool_]) -> Ledger:
+        """Return the ledger of the rows that are held (bool, by row); row r is ordinal r."""
         return Ledger.restored(
-            entries,
+            self._headers,
             self.labels,
+            is_held=is_held,
             postings=self.postings,
             is_home=self._slides["is_home"],
             is_committed=self._slides["is_committed"],
@@ -246,6 +259,14 @@ class Checkpoint:
         found = {name: self._file.about.get(name) for name in wanted}
         if found != wanted:
             raise CheckpointMismatch(f"{self.path} is of {found}, expected {dict(wanted)}")
+
+    def _headers_of(self, serials: npt.NDArray[np.uint64]) -> Headers:
+        payloads, ends = self._file.column("headers"), self._file.column("header_ends")
+        lengths = np.diff(ends, prepend=0)
+        if len(ends) != len(serials) or (lengths < 0).any() or lengths.sum() != len(payloads):
+            raise self._file.damaged("has other headers than it says")
+        self._file.let_go("headers")
+        return Headers(serials, payloads, ends)
 
     def _label(self, name: str) -> LabelColumn:
         values = json.loads(self._file.column(f"values {name}").tobytes())

@@ -216,6 +216,18 @@ class CheckpointFile:
             check()
         return column
 
+    def let_go(self, name: str) -> None:
+        """Give back the pages of a column that will be read a little at a time, if at all.
+
+        They come back from the file, which has not changed since it was checked.
+        """
+        placed = self._columns[name]
+        dtype, shape = self.kind_of(name)
+        start = placed.place - placed.place % mmap.PAGESIZE
+        end = placed.place + math.prod(shape) * dtype.itemsize
+        with contextlib.suppress(OSError):  # where it cannot be asked for, they only stay
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def reading(self, name: str, like: Column, pool: Executor) -> tuple[Column, list[Future[None]]]:
         """Return a column and begin to check it by the threads of a pool, one future per block.
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from sish_cluster.core.query import Filter
 from sish_cluster.core.seams import SlideState
 from sish_cluster.core.slide import NAMED_LABELS, UNKNOWN, Slide
-from sish_cluster.shard import records
+from sish_cluster.shard.entries import Entries, Entry, Headers
 from sish_cluster.shard.records import SlideRecord
 from sish_cluster.shard.scope import Passing
 from sish_cluster.shard.selections import FILTERS_KEPT, FilterKey, Selections, key_of_filter
@@ -30,41 +30,6 @@ MOST_LABEL_VALUES = 1000
 
 Flags = npt.NDArray[np.bool_]
 Ordinals = npt.NDArray[np.uint32]
-
-
-class Entry:
-    """One (slide, version) held: its header, and its serial in the store.
-
-    Parameters
-    ----------
-    serial
-        Number of the slide in the store.
-    header
-        The header, or its payload, which is understood when it is first asked for: half of a
-        fast start is not to understand 1e5 headers that nobody may ask for.
-    """
-
-    __slots__ = ("_header", "serial")
-
-    def __init__(self, serial: int, header: SlideRecord | bytes) -> None:
-        self.serial = serial
-        self._header = header
-
-    @property
-    def record(self) -> SlideRecord:
-        """The header."""
-        header = self._header
-        if isinstance(header, bytes):
-            header = self._header = records.header_from(header)
-        return header
-
-    @property
-    def payload(self) -> bytes:
-        """The header as the store keeps it; kept so, since it is smaller and the next asker's too."""
-        header = self._header
-        if not isinstance(header, bytes):
-            header = self._header = records.slide_payload(header)
-        return header
 
 
 class Column:
@@ -81,6 +46,10 @@ class Column:
             grown[: len(self._array)] = self._array
             self._array = grown
         self._array[place] = value
+
+    def at(self, place: int) -> int:
+        """Return the value at a place, 0 where none was ever written."""
+        return int(self._array[place]) if place < len(self._array) else 0
 
     def head(self, length: int) -> npt.NDArray[np.generic]:
         """Return the first ``length`` values; places never written hold 0."""
@@ -108,6 +77,10 @@ class LabelColumn:
         if number:
             self._column.put(ordinal, number)
 
+    def number_of(self, value: str) -> int | None:
+        """Return a value's number, or None where no slide ever had it."""
+        return self._number_of.get(value)
+
     def numbers(self, length: int) -> npt.NDArray[np.generic]:
         """Return the value number of the first ``length`` ordinals."""
         return self._column.head(length)
@@ -122,37 +95,38 @@ class Ledger:
     """Every slide of one collection; changed by the writer's thread only."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry | None] = []
+        self.entries = Entries()
         self.labels: dict[str, LabelColumn] = {n: LabelColumn() for n in ("slide", *NAMED_LABELS)}
         self._postings = Column(np.int64)
         self._is_home = Column(np.bool_)
         self._is_committed = Column(np.bool_)
-        self._committed: dict[str, int] = {}
+        self._committed_past = Column(np.int64)  # by a slide id's number: one past its ordinal
         self._pending: dict[str, dict[str, int]] = {}
         self._selections = Selections()
 
     @classmethod
     def restored(
         cls,
-        entries: Sequence[Entry | None],
+        headers: Headers,
         labels: Mapping[str, LabelColumn],
         *,
+        is_held: Flags,
         postings: npt.NDArray[np.int64],
         is_home: Flags,
         is_committed: Flags,
     ) -> Ledger:
-        """Return the ledger of columns kept by ordinal; an ordinal without an entry is gone."""
+        """Return the ledger of columns kept by ordinal; an ordinal that is not held is gone."""
         ledger = cls()
-        ledger.entries = list(entries)
+        ledger.entries = Entries(headers, is_held)
         ledger.labels.update(labels)
-        is_held = np.array([entry is not None for entry in entries], np.bool_)
         ledger._postings = Column(np.int64, postings)
         ledger._is_home = Column(np.bool_, is_home)
         ledger._is_committed = Column(np.bool_, is_committed & is_held)
         ids = ledger.labels["slide"]
-        committed = np.flatnonzero(is_committed & is_held).tolist()
-        for ordinal, number in zip(committed, ids.numbers(len(entries))[committed], strict=True):
-            ledger._committed[ids.values[number]] = ordinal
+        committed = np.flatnonzero(is_committed & is_held)
+        past = np.zeros(len(ids.values), np.int64)
+        past[ids.numbers(len(headers))[committed]] = committed + 1
+        ledger._committed_past = Column(np.int64, past)
         for ordinal in np.flatnonzero(~is_committed & is_held).tolist():
             record = ledger.entry(ordinal).record
             ledger._pending.setdefault(record.slide.slide_id, {})[record.version] = ordinal
@@ -177,7 +151,7 @@ class Ledger:
         self._is_committed.put(ordinal, record.state is SlideState.COMMITTED)
         self.entries.append(Entry(serial, record))
         if record.state is SlideState.COMMITTED:
-            self._committed[slide.slide_id] = ordinal
+            self._set_committed(slide.slide_id, ordinal)
         else:
             self._pending.setdefault(slide.slide_id, {})[record.version] = ordinal
         return ordinal
@@ -191,23 +165,23 @@ class Ledger:
         """Turn a pending ordinal into its slide's committed one."""
         entry = self.entry(ordinal)
         self._forget_pending(entry.record)
-        self._committed[entry.record.slide.slide_id] = ordinal
+        self._set_committed(entry.record.slide.slide_id, ordinal)
         self._is_committed.put(ordinal, True)
-        self.entries[ordinal] = Entry(entry.serial, entry.record.committed())
+        self.entries.replace(ordinal, Entry(entry.serial, entry.record.committed()))
 
     def remove(self, ordinal: int) -> None:
         """Remove an ordinal; its slide's other versions stay."""
         record = self.entry(ordinal).record
         slide_id = record.slide.slide_id
-        if self._committed.get(slide_id) == ordinal:
-            del self._committed[slide_id]
+        if self.committed_of(slide_id) == ordinal:
+            self._set_committed(slide_id, None)
         if self._pending.get(slide_id, {}).get(record.version) == ordinal:
             self._forget_pending(record)
         self._is_committed.put(ordinal, False)
 
     def release(self, ordinal: int) -> None:
         """Let go of a removed ordinal's header, once no view can ask for it."""
-        self.entries[ordinal] = None
+        self.entries.release(ordinal)
 
     def entry(self, ordinal: int) -> Entry:
         """Return what an ordinal that was not released stands for."""
@@ -217,7 +191,9 @@ class Ledger:
 
     def committed_of(self, slide_id: str) -> int | None:
         """Return the ordinal of a slide's committed version."""
-        return self._committed.get(slide_id)
+        number = self.labels["slide"].number_of(slide_id)
+        past = 0 if number is None else self._committed_past.at(number)
+        return past - 1 if past else None
 
     def pending_of(self, slide_id: str) -> Mapping[str, int]:
         """Return version -> ordinal of a slide's pending versions."""
@@ -242,6 +218,11 @@ class Ledger:
             n_pending=sum(map(len, self._pending.values())),
             selections=self._selections,
         )
+
+    def _set_committed(self, slide_id: str, ordinal: int | None) -> None:
+        number = self.labels["slide"].number_of(slide_id)
+        assert number is not None, f"slide {slide_id!r} has no ordinal"
+        self._committed_past.put(number, 0 if ordinal is None else ordinal + 1)
 
     def _forget_pending(self, record: SlideRecord) -> None:
         versions = self._pending[record.slide.slide_id]
@@ -268,7 +249,7 @@ class LedgerView:
         What filters select, kept from view to view.
     """
 
-    entries: Sequence[Entry | None]
+    entries: Entries
     labels: Mapping[str, LabelColumn]
     committed: Flags
     is_home: Flags

@@ -24,7 +24,7 @@ from sish_cluster.core.posting import PatchColumns
 from sish_cluster.core.seams import SlideState
 from sish_cluster.shard import records
 from sish_cluster.shard.checkpoint import Checkpoint
-from sish_cluster.shard.ledger import Entry
+from sish_cluster.shard.entries import Entry
 from sish_cluster.shard.records import Kind, SlideRecord, Totals
 from sish_cluster.shard.store import LAST_SERIAL, Rows, Store
 from sish_cluster.shard.vectors import SlideVectors
@@ -32,13 +32,11 @@ from sish_cluster.shard.vectors_loading import StoredVectors
 
 
 class Kept(NamedTuple):
-    """A slide whose postings a checkpoint has: its row there, its header now, both by the store.
-
-    ``is_committed_since`` says that it was pending when the checkpoint was written.
+    """A slide whose postings a checkpoint has: its row there, and whether it was pending then and is
+    committed by now.
     """
 
     row: int
-    header: bytes
     is_committed_since: bool
 
 
@@ -171,7 +169,7 @@ def _headers(
             place, payload = bytes(address), bytes(records.header_of(record))
             row = checkpoint.row_of(serial, place, payload)
             if row is not None:
-                kept[serial] = Kept(row, payload, False)
+                kept[serial] = Kept(row, False)
                 continue
         try:
             header = records.slide_record_of(address, record)
@@ -183,7 +181,7 @@ def _headers(
         if checkpoint is not None:
             row = checkpoint.row_before_commit(serial, bytes(address), header)
         if row is not None:
-            kept[serial] = Kept(row, records.slide_payload(header), True)
+            kept[serial] = Kept(row, True)
             ids[row] = header.slide.slide_id
         else:
             headers[serial] = header

@@ -17,7 +17,7 @@ from sish_cluster.core.collection import Collection
 from sish_cluster.shard.checkpoint import Checkpoint, Unusable
 from sish_cluster.shard.held import HeldCollection
 from sish_cluster.shard.index import PostingIndex
-from sish_cluster.shard.ledger import Entry, Ledger
+from sish_cluster.shard.ledger import Ledger
 from sish_cluster.shard.loading import Loaded, joined, loaded
 from sish_cluster.shard.store import Store
 from sish_cluster.shard.vectors import Vectors
@@ -74,11 +74,10 @@ def _continued(
 ) -> HeldCollection:
     """Return a collection from its checkpoint and what the store says came or went since."""
     found = _sound(loaded(store, number, collection, checkpoint))
-    entries: list[Entry | None] = [None] * len(checkpoint.serials)
-    for serial, kept in found.kept.items():
-        entries[kept.row] = Entry(serial, kept.header)
-    ledger = checkpoint.ledger(entries)
-    gone = [row for row, entry in enumerate(entries) if entry is None]
+    is_held = np.zeros(len(checkpoint.serials), np.bool_)
+    is_held[[kept.row for kept in found.kept.values()]] = True
+    ledger = checkpoint.ledger(is_held)
+    gone = np.flatnonzero(~is_held).tolist()
     forgotten = ledger.reserve()
     segments = checkpoint.segments()
     index = PostingIndex.restored(collection.code_bytes, segments, [*gone, forgotten])

@@ -14,7 +14,7 @@ from sish_cluster.core.clock import NEVER_CANCELLED
 from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard.copying import rows_of
 from sish_cluster.shard.index import PostingIndex
-from sish_cluster.shard.trimming import release_startup_memory
+from sish_cluster.shard.trimming import not_loading, release_startup_memory
 from sish_cluster.shard.vectors import SlideVectors, Vectors
 from sish_cluster.shard.vectors_search import direct
 
@@ -25,8 +25,15 @@ _MODES = (Mode.EXACT, Mode.GUIDED, Mode.SISH)
 def warm_kernels() -> None:
     """Insert, forget, compact and search a handful of postings in every mode, then drop them.
 
-    What only compiling needed goes with them.
+    What only compiling needed goes with them, and linear algebra does not come: for a process that only
+    serves, since numba's own `dot` is not to be had in it afterwards.
     """
+    with not_loading("scipy"):
+        _run_kernels()
+    release_startup_memory()
+
+
+def _run_kernels() -> None:
     index = PostingIndex(_CODE_BYTES)
     keys = np.arange(4, dtype=np.uint64)
     codes = np.zeros((4, _CODE_BYTES), np.uint8)
@@ -68,4 +75,3 @@ def warm_kernels() -> None:
     rows_of(np.zeros(1, np.uint32), eligible)
     index.forget(np.zeros(1, np.uint32))
     index.compact()
-    release_startup_memory()
