@@ -27,7 +27,7 @@ def parsed():
     parser.add_argument("--out", type=Path, help="write JSON here")
     parser.add_argument("--folder", type=Path, help="runs are kept here (default a temporary one)")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
-    parser.add_argument("--steps", type=int, default=800, help="of SSLP and RetCCL (default 800)")
+    parser.add_argument("--steps", type=int, default=500, help="of SSLP and RetCCL (default 500)")
     parser.add_argument("--batch", type=int, default=64, help="patches a step (default 64)")
     parser.add_argument(
         "--width",
@@ -38,9 +38,14 @@ def parsed():
     parser.add_argument("--patch-px", type=int, default=128, help="side of a tile (default 128)")
     parser.add_argument("--view-px", type=int, default=64, help="side of a view (default 64)")
     parser.add_argument("--retccl-rate", type=float, default=0.12, help="at 256 patches a step")
+    parser.add_argument("--retccl-momentum", type=float, default=0.99, help="of the key encoder")
+    parser.add_argument(
+        "--colour", type=float, default=0.25, help="change of colours in views, times the usual"
+    )
+    parser.add_argument("--min-area", type=float, default=0.4, help="least share of a crop")
     parser.add_argument("--evaluate-every", type=int, default=100, help="steps (default 100)")
-    parser.add_argument("--summary-passes", type=int, default=150, help="of WSISum (default 150)")
-    parser.add_argument("--mosaic-sizes", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--summary-passes", type=int, default=100, help="of WSISum (default 100)")
+    parser.add_argument("--mosaic-sizes", type=int, nargs="+", default=[3, 8])
     parser.add_argument("--tries", type=int, default=200, help="masks per mosaic (default 200)")
     parser.add_argument("--repeats", type=int, default=3, help="seeds per way of choosing")
     parser.add_argument("--random-repeats", type=int, default=20, help="seeds of random mosaics")
