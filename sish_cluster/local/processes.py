@@ -19,9 +19,9 @@ from typing import Self
 
 from sish_cluster.core.errors import Unavailable
 
-START_TIMEOUT_S = 60.0
-"""Seconds a server gets until it serves: numba compiles its kernels on the first start (about 20 s on a
-busy 2-core machine)."""
+START_TIMEOUT_S = 240.0
+"""Seconds a server gets until it serves: on the first start numba compiles its kernels, which takes 20 s of
+CPU, and several times that on a machine that is busy with other things."""
 
 STOP_TIMEOUT_S = 15.0
 """Seconds a server gets to drain before it is killed: its own grace is 10 s."""

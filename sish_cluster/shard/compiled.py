@@ -7,10 +7,12 @@ edit or an upgrade anywhere compiles afresh, and a stale kernel can never answer
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -67,7 +69,27 @@ def _cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="sish-kernels-"))
 
 
-setattr(numba.config, "CACHE_DIR", str(_cache_folder()))  # noqa: B010 - numba makes it at run time
+CACHE = _cache_folder()
+"""Where compiled kernels are kept."""
+
+setattr(numba.config, "CACHE_DIR", str(CACHE))  # noqa: B010 - numba makes it at run time
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Run what compiles every kernel: of several processes on a new machine one compiles, the rest load.
+
+    The lock is the kernel's own, so it ends with a process that dies. Once a process has been through, nobody
+    waits for anybody.
+    """
+    done = CACHE / "complete"
+    if done.exists():
+        yield
+        return
+    with (CACHE / "compiling.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        done.touch()
 
 
 def kernel(function: _Function) -> _Function:

@@ -12,9 +12,11 @@ import numpy as np
 
 from sish_cluster.core.clock import NEVER_CANCELLED
 from sish_cluster.core.query import Mode, SearchSettings
+from sish_cluster.shard.compiled import compiled_once
 from sish_cluster.shard.copying import rows_of
 from sish_cluster.shard.index import PostingIndex
 from sish_cluster.shard.trimming import not_loading, release_startup_memory
+from sish_cluster.shard.veb import VebTree
 from sish_cluster.shard.vectors import SlideVectors, Vectors
 from sish_cluster.shard.vectors_search import direct
 
@@ -22,13 +24,23 @@ _CODE_BYTES = 128
 _MODES = (Mode.EXACT, Mode.GUIDED, Mode.SISH)
 
 
+def load_compiler() -> None:
+    """Have numba set itself up without linear algebra, which takes 19 MB that no kernel uses.
+
+    For a process that only serves, before it runs any kernel: numba's own `dot` is not to be had in it
+    afterwards.
+    """
+    with not_loading("scipy.linalg"):
+        VebTree([0])
+
+
 def warm_kernels() -> None:
     """Insert, forget, compact and search a handful of postings in every mode, then drop them.
 
-    What only compiling needed goes with them, and linear algebra does not come: for a process that only
-    serves, since numba's own `dot` is not to be had in it afterwards.
+    What only compiling needed goes with them.
     """
-    with not_loading("scipy"):
+    with compiled_once():
+        load_compiler()
         _run_kernels()
     release_startup_memory()
 
