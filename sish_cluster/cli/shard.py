@@ -18,7 +18,7 @@ from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.server import shard_server
 from sish_cluster.shard.settings import CHECKPOINT_POSTINGS, SMALLEST_MAP_BYTES, ShardSettings
 from sish_cluster.shard.shard import Shard
-from sish_cluster.shard.warming import warm_kernels
+from sish_cluster.shard.warming import load_compiler, warm_kernels
 from sish_cluster.wire.serving import ServingSettings, serve
 
 SWITCH_INTERVAL_S = 0.0002
@@ -121,6 +121,7 @@ def serve_shard(
         map_bytes=map_size,
         checkpoint_postings=checkpoint_postings,
     )
+    load_compiler()
     with Shard(settings) as opened:
         warm_kernels()
         sys.setswitchinterval(SWITCH_INTERVAL_S)

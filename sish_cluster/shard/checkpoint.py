@@ -164,6 +164,7 @@ class Checkpoint:
         self.code_bytes = collection.code_bytes
         self._number = number
         self._checking: list[Future[None]] = []
+        self._by_slide: set[str] = set()
         try:
             self._file = CheckpointFile(path)
         except FileNotFoundError:
@@ -173,6 +174,7 @@ class Checkpoint:
         try:
             self._check_owner(_about(number, collection))
             rows = self._file.about["segment_rows"]
+            self._by_slide = self._file.names
             self._columns = [self._begun(i, n, pool) for i, n in enumerate(rows)]
             self._slides = {name: self._file.column(name) for name in _PER_SLIDE}
             self._headers = self._headers_of(self._slides["serials"])
@@ -185,12 +187,17 @@ class Checkpoint:
         self._row_of = {serial: row for row, serial in enumerate(self.serials)}
 
     def close(self) -> None:
-        """Stop checking; the columns live as long as they are used."""
+        """Stop checking; the columns live as long as they are used.
+
+        Of those by slide, which were copied or are looked at seldom, the pages are given back.
+        """
         for block in self._checking:
             block.cancel()
         for block in self._checking:
             if not block.cancelled():
                 block.exception()
+        for name in self._by_slide:
+            self._file.let_go(name)
 
     @property
     def postings(self) -> npt.NDArray[np.int64]:
@@ -265,7 +272,6 @@ class Checkpoint:
         lengths = np.diff(ends, prepend=0)
         if len(ends) != len(serials) or (lengths < 0).any() or lengths.sum() != len(payloads):
             raise self._file.damaged("has other headers than it says")
-        self._file.let_go("headers")
         return Headers(serials, payloads, ends)
 
     def _label(self, name: str) -> LabelColumn:
@@ -279,6 +285,7 @@ class Checkpoint:
         number_type, _ = self._file.kind_of(f"numbers of {i}")
         columns = {}
         for name, like in columns_for(n_rows, self.code_bytes, number_type).items():
+            self._by_slide.discard(f"{name} of {i}")
             columns[name], blocks = self._file.reading(f"{name} of {i}", like, pool)
             self._checking += blocks
         return columns

@@ -202,6 +202,11 @@ class CheckpointFile:
         self._end, self.about, self._columns = self._table()
         self._check_gaps()
 
+    @property
+    def names(self) -> set[str]:
+        """The columns there are."""
+        return set(self._columns)
+
     def kind_of(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
         """Return a column's type and shape."""
         column = self._columns.get(name)
