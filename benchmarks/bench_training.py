@@ -29,12 +29,7 @@ def parsed():
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--steps", type=int, default=500, help="of SSLP and RetCCL (default 500)")
     parser.add_argument("--batch", type=int, default=64, help="patches a step (default 64)")
-    parser.add_argument(
-        "--width",
-        type=int,
-        default=32,
-        help="of ResNet-18 (default 32: a quarter of the arithmetic)",
-    )
+    parser.add_argument("--width", type=int, default=16, help="of ResNet-18 (default 16)")
     parser.add_argument("--patch-px", type=int, default=128, help="side of a tile (default 128)")
     parser.add_argument("--view-px", type=int, default=64, help="side of a view (default 64)")
     parser.add_argument("--retccl-rate", type=float, default=0.12, help="at 256 patches a step")
