@@ -98,7 +98,9 @@ async def open_home_async(
 def _opened_shard(folder: Path) -> Shard:
     from sish_cluster.shard.settings import ShardSettings
     from sish_cluster.shard.shard import Shard
+    from sish_cluster.shard.warming import compile_kernels
 
+    compile_kernels()
     try:
         return Shard(ShardSettings(data_dir=folder / "shard", name=SHARD_NAME))
     except HomeInUse as error:

@@ -75,6 +75,14 @@ CACHE = _cache_folder()
 setattr(numba.config, "CACHE_DIR", str(CACHE))  # noqa: B010 - numba makes it at run time
 
 
+_COMPLETE = CACHE / "complete"
+
+
+def is_compiled() -> bool:
+    """Whether a process of this machine has compiled every kernel."""
+    return _COMPLETE.exists()
+
+
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
     """Run what compiles every kernel: of several processes on a new machine one compiles, the rest load.
@@ -82,14 +90,13 @@ def compiled_once() -> Iterator[None]:
     The lock is the kernel's own, so it ends with a process that dies. Once a process has been through, nobody
     waits for anybody.
     """
-    done = CACHE / "complete"
-    if done.exists():
+    if is_compiled():
         yield
         return
     with (CACHE / "compiling.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-        done.touch()
+        _COMPLETE.touch()
 
 
 def kernel(function: _Function) -> _Function:

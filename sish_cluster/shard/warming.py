@@ -12,7 +12,7 @@ import numpy as np
 
 from sish_cluster.core.clock import NEVER_CANCELLED
 from sish_cluster.core.query import Mode, SearchSettings
-from sish_cluster.shard.compiled import compiled_once
+from sish_cluster.shard.compiled import compiled_once, is_compiled
 from sish_cluster.shard.copying import rows_of
 from sish_cluster.shard.index import PostingIndex
 from sish_cluster.shard.trimming import not_loading, release_startup_memory
@@ -32,6 +32,16 @@ def load_compiler() -> None:
     """
     with not_loading("scipy.linalg"):
         VebTree([0])
+
+
+def compile_kernels() -> None:
+    """Compile every kernel where no process of this machine has yet, some twenty seconds; else do nothing.
+
+    For a process that goes on to other things: a first search would hit its deadline.
+    """
+    if not is_compiled():
+        with compiled_once():
+            _run_kernels()
 
 
 def warm_kernels() -> None:
