@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +42,9 @@ PREFIX = "module."
 
 UNUSED = "num_batches_tracked"
 """Counters of batch normalisation: they change nothing at inference and many files lack them."""
+
+FORBIDDEN_OBJECT = re.compile(r"GLOBAL (\S+)")
+"""Where torch's message names what a file asks to build."""
 
 MOST_NAMED = 6
 """Differing names an error lists; more are counted."""
@@ -133,6 +137,7 @@ def fill(network: nn.Module, weights: WeightsFile, *, optional: str = "\0") -> N
             " profile whose network these weights belong to",
             metadata={"file": weights.name, "digest": weights.digest},
         )
+    _check_finite(weights)
     skipped = optional if wrong else "\0"
     fitting = {k: v.float() for k, v in weights.state.items() if k in wanted}
     network.load_state_dict(
@@ -163,6 +168,15 @@ def _differences(
     return lines
 
 
+def _check_finite(weights: WeightsFile) -> None:
+    for name, tensor in weights.state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise BadWeights(
+                f"{weights.name}: {name} holds numbers that are not finite, and so would every key"
+                " and code. Give a checkpoint from before the training went wrong"
+            )
+
+
 def _content_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -191,8 +205,21 @@ def _parsed(path: Path, content: bytes, parse: Callable[[bytes], Any]) -> Any:
     ) as error:
         raise BadWeights(
             f"{path}: is no weights file this project reads (safetensors, or a torch file holding"
-            f" only tensors, numbers, lists and mappings): {str(error).splitlines()[0][:200]}"
+            f" only tensors, numbers, lists and mappings): {_reason_of(error)}"
         ) from error
+
+
+def _reason_of(error: Exception) -> str:
+    """Say what was wrong; torch's own advice, to run what is in the file, is not passed on."""
+    asked = FORBIDDEN_OBJECT.search(str(error))
+    if asked:
+        return (
+            f"it asks to build {asked[1]}, which could run anything. Save the network's"
+            " state_dict() alone, where you trust the file"
+        )
+    if isinstance(error, pickle.UnpicklingError | KeyError):
+        return "its content is damaged, or of another kind. Fetch it again, or give another file"
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _torch_state(path: Path, content: bytes) -> State:
@@ -201,7 +228,10 @@ def _torch_state(path: Path, content: bytes) -> State:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     if not isinstance(found, Mapping) or not found:
-        raise BadWeights(f"{path}: holds no state, but {type(found).__name__}")
+        raise BadWeights(
+            f"{path}: holds no state, but {type(found).__name__}. Give a file that maps names to"
+            " tensors, as torch.save(network.state_dict()) writes it"
+        )
     if not all(isinstance(v, torch.Tensor) for v in found.values()):
         wrong = next(k for k, v in found.items() if not isinstance(v, torch.Tensor))
         raise BadWeights(f"{path}: {wrong!r} is no tensor; a state holds only tensors")

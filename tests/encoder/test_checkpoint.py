@@ -135,3 +135,21 @@ def test_without_decoder_an_order_must_be_given(tmp_path, network):
         KeyNetwork(PUBLISHED, tmp_path / "encoder.pt")
     read = KeyNetwork(PUBLISHED, tmp_path / "encoder.pt", codeword_order=tmp_path / "order.pt")
     assert read.weights_digest == digest_of_state(network, prefixes=("encoder.", "codebook."))
+
+
+def test_a_refused_file_is_told_what_it_asks_to_build_and_not_to_run_it(tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save({"model": {"weight": torch.zeros(1)}, "by": os.getcwd}, path)
+    with pytest.raises(BadWeights) as caught:
+        read_weights(path)
+    assert "posix.getcwd" in caught.value.message
+    assert "weights_only" not in caught.value.message
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, network):
+    state = network.state_dict()
+    state["encoder.3.bias"] = state["encoder.3.bias"] * float("nan")
+    path = tmp_path / "diverged.pt"
+    torch.save({"model": state}, path)
+    with pytest.raises(BadWeights, match=r"diverged\.pt: encoder\.3\.bias holds numbers that are"):
+        fill(VqVae(COMPACT), read_weights(path))
