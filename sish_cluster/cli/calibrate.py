@@ -48,7 +48,7 @@ EXAMPLES = [
               show_default=True, help="Budgets tried: coarse units between seeds.")  # fmt: skip
 @click.option("--seed", "rng_seed", type=int, default=0, show_default=True,
               help="Draws the sample.")  # fmt: skip
-@click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True,
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
               help="Seconds for one search.")  # fmt: skip
 @click.option("--calibration", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Where the result goes.  [default: beside the embedded cluster]")  # fmt: skip

@@ -81,7 +81,7 @@ EXAMPLES = [
               help="Bootstrap resamples of the intervals.")  # fmt: skip
 @click.option("--seed", "rng_seed", type=int, default=0, show_default=True,
               help="Draws sample and intervals.")  # fmt: skip
-@click.option("--timeout", "timeout_s", type=float, default=60.0, show_default=True,
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True,
               help="Seconds for one search.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Write evaluation.json, .html and the CSV tables there.")  # fmt: skip

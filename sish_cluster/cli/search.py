@@ -22,10 +22,18 @@ from sish_cluster.cli.options import (
 from sish_cluster.cli.output import console, printed_json, result_as_json, results_table, summary_of
 from sish_cluster.cli.progress import SlideBars
 from sish_cluster.cli.recall import recall_warning
-from sish_cluster.client import Client, Exclusion, case_query, case_sources, filter_of
+from sish_cluster.client import (
+    Client,
+    Exclusion,
+    case_query,
+    case_sources,
+    filter_of,
+    unknown_in_filter,
+    unknown_label,
+)
 from sish_cluster.core.cluster import DEFAULT_K
 from sish_cluster.core.collection import Collection
-from sish_cluster.core.errors import BadLabels, BadRequest, FingerprintMismatch
+from sish_cluster.core.errors import BadLabels, BadRequest, FingerprintMismatch, SishError
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Filter, Mode, Query, Ranking
 from sish_cluster.core.result import SearchResult
@@ -44,6 +52,9 @@ if TYPE_CHECKING:
 
 OWN = "\0own"
 """Stands for ``--exclude-patient`` without a value: the query's own patient. No label contains it."""
+
+DEFAULT_LABEL = "diagnosis"
+"""What ranking votes on unless asked for another label; a collection without it is answered, unlabelled."""
 
 EXAMPLES = [
     "sish search query.svs --collection demo",
@@ -85,12 +96,12 @@ EXAMPLES = [
               "[default: the collection's]")  # fmt: skip
 @click.option("--min-cosine", type=click.FloatRange(-1, 1),
               help="Least cosine of a patch in mode direct.  [default: 0.7]")  # fmt: skip
-@click.option("--label", "label_field", default="diagnosis", show_default=True,
+@click.option("--label", "label_field", default=DEFAULT_LABEL, show_default=True,
               help="The label ranking votes on.")  # fmt: skip
 @click.option(
     "--allow-partial", is_flag=True, help="Answer without shards that are down; name them."
 )
-@click.option("--timeout", "timeout_s", type=float, default=30.0, show_default=True,
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True,
               help="Seconds for the search itself.")  # fmt: skip
 @click.option("--labels", type=click.Path(path_type=Path, dir_okay=False),
               help="Labels table with a row for the query (its patient, diagnosis, mpp).")  # fmt: skip
@@ -126,9 +137,10 @@ def search(slides: Sequence[Path], **options: Any) -> None:
             allow_partial=options["allow_partial"],
             timeout_s=options["timeout_s"],
         )
+        doubts = [*_unknown(client, options), recall_warning(query, result, options)]
     _printed(parts, result, as_json=options["as_json"])
-    if warning := recall_warning(query, result, options):
-        warned(warning)
+    for doubt in filter(None, doubts):
+        warned(doubt)
     if options["html"]:
         _report(parts, query, result, _files(slides, parts, options), options)
 
@@ -201,18 +213,34 @@ def _query_of(client: Client, parts: Sequence[EncodedSlide], options: dict[str, 
     )
 
 
+def _unknown(client: Client, options: dict[str, Any]) -> list[str]:
+    """Return what was named, on the command line, that no slide of the collection has."""
+    where = filter_of(options["where"], _named_exclusion(options))
+    has_usual_label = options["label_field"] == DEFAULT_LABEL
+    if has_usual_label and where == Filter():
+        return []
+    try:
+        state = client.describe_collection(options["collection"], timeout_s=options["timeout_s"])
+    except SishError:  # A help, not a need: the answer is there.
+        return []
+    votes = [] if has_usual_label else unknown_label(options["label_field"], state)
+    return [*unknown_in_filter(where, state), *votes]
+
+
+def _named_exclusion(options: dict[str, Any]) -> Exclusion:
+    given = (options[f"exclude_{name}"] for name in ("patient", "institution", "slide"))
+    return Exclusion(*(tuple(value for value in values if value != OWN) for values in given))
+
+
 def _where(parts: Sequence[EncodedSlide], options: dict[str, Any]) -> Filter:
     given = {name: options[f"exclude_{name}"] for name in ("patient", "institution", "slide")}
-    named = Exclusion(
-        *(tuple(value for value in values if value != OWN) for values in given.values())
-    )
     own = Exclusion.of_case(
         [part.slide for part in parts],
         patient=OWN in given["patient"],
         institution=OWN in given["institution"],
         slide_itself=OWN in given["slide"],
     )
-    return filter_of(options["where"], named.and_also(own))
+    return filter_of(options["where"], _named_exclusion(options).and_also(own))
 
 
 def _printed(parts: Sequence[EncodedSlide], result: SearchResult, *, as_json: bool) -> None:

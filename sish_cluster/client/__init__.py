@@ -11,6 +11,7 @@ from sish_cluster.client.encoder import EncoderClient, EncoderDescription
 from sish_cluster.client.filters import Exclusion, filter_of, parsed_filter
 from sish_cluster.client.outcome import SlideOutcome
 from sish_cluster.client.settings import ClientSettings
+from sish_cluster.client.unknown_labels import unknown_in_filter, unknown_label
 
 __all__ = [
     "AsyncClient",
@@ -24,4 +25,6 @@ __all__ = [
     "case_sources",
     "filter_of",
     "parsed_filter",
+    "unknown_in_filter",
+    "unknown_label",
 ]

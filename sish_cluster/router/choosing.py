@@ -77,14 +77,14 @@ class Affordable:
         work = f"{eligible:,} eligible postings x {self.n_query_patches:,} patches"
         share_s = self.exact_share * self.time_left_s
         if needed_s <= min(share_s, self.exact_limit_s):
-            reason = f"{work} need about {_told(needed_s)} of the {_told(self.time_left_s)} left"
+            reason = f"{work} need {_estimated(needed_s)} of the {_told(self.time_left_s)} left"
             return Choice(Mode.EXACT, reason)
         bound = (
             f"{self.exact_share:.0%} of the {_told(self.time_left_s)} left"
             if share_s <= self.exact_limit_s
             else f"the {_told(self.exact_limit_s)} an automatic search may scan"
         )
-        return Choice(Mode.GUIDED, f"to scan {work} needs about {_told(needed_s)}, above {bound}")
+        return Choice(Mode.GUIDED, f"to scan {work} needs {_estimated(needed_s)}, above {bound}")
 
 
 def affordable(
@@ -110,6 +110,17 @@ def settled(definition: Collection, mode: Mode) -> Choice | None:
     if not definition.has_keys:
         return Choice(Mode.EXACT, "the collection has no keys of a key encoder to be guided by")
     return None
+
+
+def _estimated(seconds: float) -> str:
+    """Return estimated seconds for people.
+
+    Examples
+    --------
+    >>> _estimated(0.0004), _estimated(0.0123)
+    ('less than 1 ms', 'about 12 ms')
+    """
+    return _told(seconds) if seconds < 0.001 else f"about {_told(seconds)}"
 
 
 def _told(seconds: float) -> str:

@@ -153,3 +153,16 @@ def test_what_a_collection_keeps_never_changes(sish, made, kept, archive):
     result = sish("index", archive, "--labels", archive / "labels.csv", *options)
     assert result.exit_code == 1
     assert "keeps both, and --keep codes was asked for" in result.stderr
+
+
+def test_a_patient_left_out_under_another_spelling_is_warned_about(sish, kept, made, archive):
+    arguments = ("search", archive / "good-1.tif", "-c", "both", "--home", kept)
+    told = sish(*arguments, "--exclude-patient", "nobody")
+    assert (told.exit_code, "patient 'nobody'" in told.stderr) == (0, True), told.output
+    assert "warning" not in sish(*arguments, "--exclude-patient").stderr
+
+
+def test_a_time_limit_of_nothing_is_a_usage_error(sish, kept, made):
+    refused = sish("search", "--slide-id", "good-1", "-c", "both", "--home", kept, "--timeout", 0)
+    assert refused.exit_code == 2
+    assert "--timeout" in refused.stderr
