@@ -45,6 +45,7 @@ class Checkpointer:
         self._noted: set[int] = set()
         self._changed: dict[int, tuple[HeldCollection, float]] = {}
         self._refused_at: dict[int, int] = {}
+        self._written_s: dict[int, float] = {}
         self._is_closing = threading.Event()
         name = f"checkpointer-{settings.name}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -55,7 +56,7 @@ class Checkpointer:
     def note(self, held: HeldCollection) -> None:
         """Have a checkpoint written soon if one is due; called by the writer only."""
         self._changed[held.number] = (held, time.monotonic())
-        if held.number not in self._noted and self._is_due(held, self._settings.checkpoint_share):
+        if held.number not in self._noted and self._is_due(held, self._share_of(held)):
             self._noted.add(held.number)
             self._due.put(held)
 
@@ -69,6 +70,13 @@ class Checkpointer:
         for held in shelf:
             if held.uncovered >= self._settings.checkpoint_postings:
                 self._write(held, lambda: False)
+
+    def _share_of(self, held: HeldCollection) -> float:
+        """Return the share that must have changed; none once the last checkpoint is old."""
+        now_s = time.monotonic()
+        written_s = self._written_s.setdefault(held.number, now_s)
+        is_old = now_s - written_s >= self._settings.checkpoint_every_s
+        return 0.0 if is_old else self._settings.checkpoint_share
 
     def _is_due(self, held: HeldCollection, share: float) -> bool:
         enough = max(
@@ -121,5 +129,6 @@ class Checkpointer:
             )
             return
         self._refused_at.pop(held.number, None)
+        self._written_s[held.number] = time.monotonic()
         with held.changing:
             held.uncovered -= covered

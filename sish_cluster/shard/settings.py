@@ -58,6 +58,9 @@ class ShardSettings:
     """Share of a collection's postings that must have come or gone before a checkpoint is written
     while serving: growing then writes each posting about five times, and a restart after a kill reads at
     most this share from the store."""
+    checkpoint_every_s: float = 300.0
+    """Seconds after which one is written whatever the share, where changes never pause: five minutes, so
+    that slides that trickle in do not keep a restart far behind; the disk writes the whole each time."""
     checkpoint_idle_s: float = 30.0
     """Seconds without a change after which one is written whatever the share: 30 s, so that bulk ingest
     does not pay for it, and a kill some time after it finds a checkpoint with everything in it."""
@@ -81,11 +84,9 @@ class ShardSettings:
                 raise BadRequest(
                     f"{name} must be at least 1; found {getattr(self, name)}", field=name
                 )
-        if self.checkpoint_idle_s <= 0.0:
-            raise BadRequest(
-                f"checkpoint_idle_s must be above 0; found {self.checkpoint_idle_s}",
-                field="checkpoint_idle_s",
-            )
+        for name in ("checkpoint_every_s", "checkpoint_idle_s"):
+            if getattr(self, name) <= 0.0:
+                raise BadRequest(f"{name} must be above 0; found {getattr(self, name)}", field=name)
         if not 0.0 <= self.checkpoint_share <= 1.0:
             raise BadRequest(
                 f"checkpoint_share must be 0..1; found {self.checkpoint_share}",

@@ -1,6 +1,7 @@
 """What the shard's tests share: small slides, settings of a shard, a server process, byte flips."""
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from sish_cluster.core.key import UNIVERSE
 from sish_cluster.core.posting import EncodedSlide, PatchColumns
 from sish_cluster.core.query import Filter, Mode, Query, SearchSettings
 from sish_cluster.core.slide import Slide
+from sish_cluster.shard.data_dir import DataDir
 from sish_cluster.shard.settings import ShardSettings
 from sish_cluster.shard.shard import Shard
 from sish_cluster.wire.sish.v1 import shard_pb2, shard_pb2_grpc
@@ -77,6 +79,24 @@ class Maker:
         answer = shard.search("demo", self.query(encoded.patches))
         return sorted({slide.slide_id for slide in answer.slides})
 
+    def filled(self, settings, *, n=12, patches=40):
+        """Open, ingest n slides, close; return them by id."""
+        slides = {f"s{i}": self.slide(f"s{i}", i, patches, patient=f"p{i}") for i in range(n)}
+        with Shard(settings) as shard:
+            shard.create_collection(self.collection)
+            for encoded in slides.values():
+                shard.ingest("demo", encoded)
+        return slides
+
+    def everything(self, shard):
+        """Return all eligible postings with their slides, in an order of their own."""
+        page = shard.range_lookup("demo", 0, 2**50, page_size=10_000)
+        ids = [page.slides[row].slide_id for row in page.slide_rows]
+        rows = zip(page.keys.tolist(), ids, page.numbers.tolist(), strict=True)
+        columns = zip(rows, page.codes.tolist(), page.corners.tolist(), strict=True)
+        state = shard.describe_collection("demo")
+        return sorted(columns), state, [s.slide.slide_id for s in shard.list_slides("demo")]
+
 
 @pytest.fixture
 def make():
@@ -86,6 +106,22 @@ def make():
 @pytest.fixture
 def settings(tmp_path):
     return ShardSettings(data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def eager(settings):
+    """Settings under which every change is worth a checkpoint, when closing."""
+    return dataclasses.replace(settings, checkpoint_postings=1, checkpoint_share=1.0)
+
+
+@pytest.fixture
+def never(settings):
+    return dataclasses.replace(settings, checkpoint_postings=10**9)
+
+
+@pytest.fixture
+def checkpoint_path(settings):
+    return DataDir(settings.data_dir).checkpoint("demo")
 
 
 @pytest.fixture

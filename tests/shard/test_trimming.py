@@ -1,8 +1,12 @@
 """Only library pages that are as their file is are given back, and what ran before runs on."""
 
-import numpy as np
+import importlib
+import sys
 
-from sish_cluster.shard.trimming import release_startup_memory, unchanged_libraries
+import numpy as np
+import pytest
+
+from sish_cluster.shard.trimming import not_loading, release_startup_memory, unchanged_libraries
 from sish_cluster.shard.veb import VebTree
 
 MEBI = 1 << 20
@@ -33,3 +37,12 @@ def test_kernels_answer_after_memory_was_given_back():
     assert tree.successors_of(np.array([8, 999_999])).tolist() == [14, -1]
     tree.insert_all(np.array([9]))
     assert tree.successors_of(np.array([8])).tolist() == [9]
+
+
+def test_a_module_seems_not_installed_only_while_it_is_left_out(monkeypatch):
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    with not_loading("this"), pytest.raises(ImportError):
+        importlib.import_module("this")
+    assert "this" not in sys.modules
+    with not_loading("sys"):
+        assert sys.modules["sys"] is sys
