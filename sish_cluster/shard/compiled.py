@@ -28,6 +28,7 @@ KERNEL_FILES = (
     "veb_kernels.py",
     "layout.py",
     "cursors.py",
+    "reaches.py",
     "spans.py",
     "walk.py",
     "published.py",

@@ -26,7 +26,6 @@ from sish_cluster.shard.cursors import (
     PAST,
     choose_seed,
     cursor,
-    reach_everything,
     set_cursor,
 )
 from sish_cluster.shard.layout import (
@@ -45,6 +44,7 @@ from sish_cluster.shard.layout import (
     field,
     first_row_from,
 )
+from sish_cluster.shard.reaches import reach_everything
 from sish_cluster.shard.spans import SPAN_BYTES, add_spans, join_spans, scan_rows
 from sish_cluster.shard.walk import finish_patch
 from sish_cluster.shard.words import put_word, word_at

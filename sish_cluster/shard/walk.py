@@ -13,8 +13,9 @@ SISH, "Guided search algorithm"; the project's specification of the algorithms, 
 from __future__ import annotations
 
 from sish_cluster.shard.compiled import inner, kernel
-from sish_cluster.shard.cursors import choose_seed, reach_everything
+from sish_cluster.shard.cursors import choose_seed
 from sish_cluster.shard.layout import COUNTS, HIT_CAPACITY, SEEDS_PER_SIDE, SPANS
+from sish_cluster.shard.reaches import reach_everything
 from sish_cluster.shard.spans import (
     SPAN_BYTES,
     add_spans,
