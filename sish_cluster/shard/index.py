@@ -20,7 +20,8 @@ import numpy.typing as npt
 from sish_cluster.core.errors import BadMessage, Corrupt, Internal
 from sish_cluster.core.key import Keys, checked_keys
 from sish_cluster.shard.found import Found, Rows
-from sish_cluster.shard.segment import Segment, merged, release_freed, segment_of
+from sish_cluster.shard.merging import merged, release_freed
+from sish_cluster.shard.segment import Segment, segment_of
 from sish_cluster.shard.snapshot import Snapshot
 from sish_cluster.shard.steps import reached
 

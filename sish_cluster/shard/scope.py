@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from sish_cluster.shard import layout
 from sish_cluster.shard.copying import rows_of
-from sish_cluster.shard.segment import Segment, merged
+from sish_cluster.shard.merging import merged
+from sish_cluster.shard.segment import Segment
 
 SELECTIVE = 8
 """Where at most one posting in this many is eligible, the eligible ones are copied out before a search."""

@@ -6,9 +6,7 @@ any number of readers may share it without a lock.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +19,8 @@ from sish_cluster.shard.layout import BLOCK_ROWS, HEAD, LANES
 from sish_cluster.shard.veb import VebTree
 from sish_cluster.shard.words import aligned_empty
 
-_CHUNK_ROWS = 1 << 16
+CHUNK_ROWS = 1 << 16
 """Rows gathered at a time, so that neither memory nor the GIL is held for long."""
-
-_MANY_ROWS = 1 << 18
-"""Rows whose temporary columns are worth giving back: some megabytes."""
 
 _NARROW_LIMIT = 1 << 16
 """Patch numbers below this are kept in two bytes."""
@@ -145,7 +140,7 @@ def segment_of(
     """Return the segment of postings in any order (columns as in `PatchColumns`)."""
     signed = np.ascontiguousarray(keys).view(np.int64)
     words = np.ascontiguousarray(codes).view(np.int64)
-    order = _sorting_order(signed)
+    order = sorting_order(signed)
     coded = CodeColumns(*words.shape)
     coded.take_packed(words, order)
     ordered = np.ascontiguousarray(signed) if order is None else signed[order]
@@ -191,7 +186,7 @@ def segment_from(columns: dict[str, npt.NDArray[Any]], code_bytes: int) -> Segme
     return Segment(**columns, tree=tree_over(keys), code_bytes=code_bytes)
 
 
-def _sorting_order(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+def sorting_order(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
     """Return the stable order that sorts keys, or None when they are sorted."""
     if bool((keys[1:] >= keys[:-1]).all()):
         return None
@@ -206,8 +201,8 @@ def _narrowed(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _gathered(column: npt.NDArray[Any], order: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
     """Return the column's rows in ``order``, in memory that starts a cache line."""
     out = aligned_empty((len(column), *column.shape[1:]), column.dtype)
-    for start in range(0, len(column), _CHUNK_ROWS):
-        part = slice(start, start + _CHUNK_ROWS)
+    for start in range(0, len(column), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
         out[part] = column[part] if order is None else column[order[part]]
     return out
 
@@ -222,71 +217,3 @@ def heads_of(words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def heads_at(heads: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the heads (n, 7) of rows."""
     return np.asarray(heads[rows // LANES, :, rows % LANES])
-
-
-def merged(segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.int64] | None]) -> Segment:
-    """Return one segment of the kept rows of several.
-
-    Parameters
-    ----------
-    segments
-        Oldest first; equal keys keep this order.
-    kept
-        For each segment its ascending rows to keep, or None for all.
-    """
-    keys = np.concatenate([_rows(s.keys, rows) for s, rows in zip(segments, kept, strict=True)])
-    order = _sorting_order(keys)
-    if order is not None:
-        keys = keys[order]
-        places = np.empty_like(order)
-        places[order] = np.arange(len(order))
-    else:
-        places = np.arange(len(keys))
-    columns = {
-        name: _scattered([getattr(s, name) for s in segments], kept, places)
-        for name in ("ordinals", "numbers", "corners")
-    }
-    coded = CodeColumns(len(keys), segments[0].code_bytes // 8)
-    done = 0
-    for segment, rows in zip(segments, kept, strict=True):
-        n = len(segment) if rows is None else len(rows)
-        coded.take_segment(segment.heads, segment.tails, rows, places[done : done + n])
-        done += n
-    return Segment(
-        keys=keys,
-        heads=coded.heads,
-        tails=coded.tails,
-        tree=tree_over(keys),
-        code_bytes=segments[0].code_bytes,
-        **columns,
-    )
-
-
-def _rows(column: npt.NDArray[Any], rows: npt.NDArray[np.int64] | None) -> npt.NDArray[Any]:
-    return column if rows is None else column[rows]
-
-
-def _scattered(
-    columns: Sequence[npt.NDArray[Any]],
-    kept: Sequence[npt.NDArray[np.int64] | None],
-    places: npt.NDArray[np.int64],
-) -> npt.NDArray[Any]:
-    """Return the kept rows of several columns, each written to its place in the merged order."""
-    dtype = np.result_type(*columns)
-    out = aligned_empty((len(places), *columns[0].shape[1:]), dtype)
-    done = 0
-    for column, rows in zip(columns, kept, strict=True):
-        n = len(column) if rows is None else len(rows)
-        for start in range(0, n, _CHUNK_ROWS):
-            end = min(start + _CHUNK_ROWS, n)
-            part = column[start:end] if rows is None else column[rows[start:end]]
-            out[places[done + start : done + end]] = part
-        done += n
-    return out
-
-
-def release_freed(n_rows: int) -> None:
-    """Give what the temporary columns of many rows used back to the system, where it can be asked to."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None and n_rows >= _MANY_ROWS:
-        trim(0)

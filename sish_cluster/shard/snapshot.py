@@ -18,11 +18,13 @@ from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard import found as order
 from sish_cluster.shard.alone import found_alone
 from sish_cluster.shard.copying import rows_of
+from sish_cluster.shard.examined import examined_keys
 from sish_cluster.shard.found import Found, Hits, Posted, Rows, SlideIdsOf
 from sish_cluster.shard.key_pages import KeyPages
+from sish_cluster.shard.merging import merged
 from sish_cluster.shard.scope import SELECTIVE, Passing, Scope, Scopes
 from sish_cluster.shard.search import Outcome, scanned, walked
-from sish_cluster.shard.segment import Segment, merged
+from sish_cluster.shard.segment import Segment
 from sish_cluster.shard.task import Task
 
 Flags = npt.NDArray[np.bool_]
@@ -114,7 +116,7 @@ class Snapshot:
         cancellation.check()
         posted = _ordered(outcome, scope, settings, slide_ids_of, mergeable)
         is_examined = mergeable and settings.mode is not Mode.EXACT
-        examined = _examined(outcome, scope, mode) if is_examined else (None, None)
+        examined = examined_keys(outcome, scope, mode) if is_examined else (None, None)
         return _found(posted, outcome, scope, examined)
 
     def eligible_count(self, eligible: Flags) -> int:
@@ -215,42 +217,6 @@ def _ordered(
     posted = order.ordered_by_distance(posted, slide_ids_of)
     is_final = settings.mode is Mode.EXACT or not mergeable
     return order.cut(posted, settings.max_candidates) if is_final else posted
-
-
-def _examined(
-    outcome: Outcome, scope: Scope, mode: Mode
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-    """Return the distinct eligible keys of the spans (of everything after an exact scan), with counts."""
-    parts = [np.zeros(0, np.int64)]
-    for s, segment in enumerate(scope.segments):
-        if len(outcome.counts) == 0:
-            break
-        rows = (
-            slice(None) if mode is Mode.EXACT else _rows_in(outcome.spans[outcome.spans[:, 0] == s])
-        )
-        keys = segment.keys[rows]
-        parts.append(
-            keys if scope.all_eligible else keys[scope.is_eligible[segment.ordinals[rows]] != 0]
-        )
-    keys = np.concatenate(parts)
-    if len(parts) > 2 or mode is not Mode.EXACT:
-        keys = np.sort(keys, kind="stable")
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
-    counts = np.diff(np.append(starts, len(keys)))
-    return keys[starts].view(np.uint64), counts.astype(np.uint32)
-
-
-def _rows_in(spans: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the ascending distinct rows of one segment's spans."""
-    by_start = spans[np.argsort(spans[:, 1], kind="stable")]
-    covered = (
-        np.maximum.accumulate(np.append(0, by_start[:-1, 2])) if len(by_start) else by_start[:, 2]
-    )
-    starts = np.maximum(by_start[:, 1], covered)
-    lengths = np.maximum(by_start[:, 2] - starts, 0)
-    ends = np.cumsum(lengths)
-    rows: npt.NDArray[np.int64] = np.arange(int(lengths.sum()))
-    return np.asarray(rows + np.repeat(starts - (ends - lengths), lengths))
 
 
 def _found(

@@ -5,6 +5,7 @@ the index but the settings.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sish_cluster.core.key import COARSE_UNIT, UNIVERSE, seeds_of
 from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.shard import index as index_module
 from sish_cluster.shard.index import PostingIndex
+from sish_cluster.shard.segment import segment_of
 
 BITS = 64
 KEY_POOL = [0, 1, 2, 63, 64, 4096, UNIVERSE - 1, UNIVERSE - 2, 5 * COARSE_UNIT]
@@ -264,17 +266,20 @@ TestIndexOfTinyParts.settings = settings(max_examples=40, stateful_step_count=25
     s=bounds,
     mergeable=st.booleans(),
     share=st.sampled_from([1.0, 0.5, 0.05]),
+    cuts=st.sampled_from([(400, 580), (300,), (450, 570, 595)]),
 )
-def test_hundreds_of_postings_in_three_segments_answer_as_the_model(rng_seed, s, mergeable, share):
+def test_hundreds_of_postings_in_a_few_segments_answer_as_the_model(
+    rng_seed, s, mergeable, share, cuts
+):
     rng = np.random.default_rng(rng_seed)
     pool = rng.integers(0, 200 * COARSE_UNIT, 150)
     postings = [
         Posting(int(rng.choice(pool)), int(rng.integers(0, 4)) * 0x0101, n // 10, n % 10)
         for n in range(600)
     ]
-    index = PostingIndex(BITS // 8)
-    for part in (postings[:400], postings[400:580], postings[580:]):
-        index.insert(**columns_of(part))
+    parts = [postings[start:end] for start, end in itertools.pairwise((0, *cuts, 600))]
+    segments = [segment_of(**columns_of(part)) for part in parts]
+    index = PostingIndex.restored(BITS // 8, segments, [])
     asked = [(int(rng.choice(pool)) + int(rng.integers(-1, 2)), 0x0100) for _ in range(12)]
     asked = [(max(key, 0), code) for key, code in asked]
     eligible = rng.random(60) < share
