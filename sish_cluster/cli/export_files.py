@@ -33,8 +33,8 @@ EXAMPLES = [
 
 @click.command("export", cls=ExampleCommand, examples=EXAMPLES)
 @click.argument("collection")
-@click.option("--to", "target", nargs=2, metavar="KIND PATH", type=(click.Choice(KINDS), str),
-              help="published DIR, parquet FILE or jsonl FILE.")  # fmt: skip
+@click.option("--to", "targets", nargs=2, multiple=True, metavar="KIND PATH", type=(click.Choice(KINDS), str),
+              help="published DIR, parquet FILE or jsonl FILE; may be repeated.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False),
               help="Search with every slide as published, and write results.pkl.")  # fmt: skip
 @click.option("--leave-out", type=click.Choice(["slide", "patient"]), default="slide",
@@ -48,12 +48,13 @@ def export_files(collection: str, **options: Any) -> None:
     Published files have no place for latents (they cannot be had back from keys) nor for embeddings; a
     table has everything a collection keeps.
     """
-    if not options["target"] and not options["results"]:
+    if not options["targets"] and not options["results"]:
         raise BadRequest("say what to write: --to KIND PATH, or --results FILE")
     with open_cluster(options["router"], options["home"]) as client:
-        if options["target"]:
-            kind, path = options["target"]
+        for kind, path in options["targets"]:
             _told(*_exported(client, collection, kind, Path(path)), path)
+            if kind == "published":
+                _told_how_to_import(Path(path))
         if options["results"]:
             count = _searched(client, collection, options)
             console().print(f"wrote {count} searches to {escape(str(options['results']))}")
@@ -61,6 +62,15 @@ def export_files(collection: str, **options: Any) -> None:
 
 def _told(slides: int, postings: int, path: str) -> None:
     console().print(f"wrote {slides} slides, {postings:,} postings to {escape(path)}")
+
+
+def _told_how_to_import(folder: Path) -> None:
+    """Say what a published database has no place for, and would be lost without."""
+    console().print(
+        f"[dim]patients and further labels are in {escape(str(folder / 'labels.csv'))}: to import it again,"
+        f" `sish import published --meta {escape(str(folder / 'index_meta' / 'meta.pkl'))} --labels"
+        f" {escape(str(folder / 'labels.csv'))}`[/]"
+    )
 
 
 def _exported(client: Client, collection: str, kind: str, path: Path) -> tuple[int, int]:

@@ -55,7 +55,8 @@ def result_as_json(query: Slide, result: SearchResult) -> dict[str, Any]:
 def results_table(searches: Sequence[tuple[str, SearchResult]], *, title: str = "") -> Table:
     """Return the ranked slides of some searches, (query name, answer) each.
 
-    Coverage stands beside each query's first slide: it belongs to the search, not to a slide.
+    Coverage stands beside each query's first slide: it belongs to the search, not to a slide. Where no
+    slide has the label that was voted on, there is nothing to be certain of.
     """
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in ("query", "rank", "slide", "diagnosis", "site"):
@@ -81,7 +82,7 @@ def _add_search(table: Table, name: str, result: SearchResult) -> None:
             escape(found.slide.slide_id),
             escape(found.slide.diagnosis or "-"),
             escape(found.slide.site or "-"),
-            f"{found.certainty:.2f}",
+            f"{found.certainty:.2f}" if result.votes else "-",
             distance_cell(found.distance, result),
             str(len(found.matches)),
             "" if row else coverage,

@@ -207,7 +207,11 @@ def parsed_region(text: str, *, source: str) -> Region:
     except _Wrong as error:
         raise BadRequest(f"region {source}: {error}", field="region") from error
     if not polygons:
-        raise BadRequest(f"region {source}: holds no polygon", field="region")
+        raise BadRequest(
+            f"region {source}: holds no polygon; draw one round the part"
+            " of the slide that is meant",
+            field="region",
+        )
     return Region(polygons, text, source)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ from sish_cluster.exchange.source import (
     labelled,
 )
 
+FILES_ASKED = 9
+"""Files that say how long vectors are: enough that one stray file is outvoted, few enough to open at once."""
+
 BLOCK = 4096
 """Rows of features read at once: 32 MiB of 2,048 float32."""
 
@@ -72,8 +76,8 @@ class _Reader:
             shape = _checked_shape(features, path)
             if shape[1] != self.dimensions:
                 raise BadFile(
-                    f"{path}: found features of {shape[1]} numbers, expected {self.dimensions} as in the"
-                    " first file: import files of one extractor only"
+                    f"{path}: found features of {shape[1]} numbers, expected {self.dimensions} as in"
+                    " most of the first files: import files of one extractor only"
                 )
             corners = corners_in(file)
             if len(corners) != shape[0]:
@@ -131,7 +135,7 @@ def feature_source(
         raise BadFile(
             f"{folder}: holds no *.h5; give the folder the extractor wrote its features to"
         )
-    dimensions = _first_dimensions(files)
+    dimensions = _usual_dimensions(files)
     facts = {"dimensions": dimensions, "keep": str(keep), "extractor": about}
     fingerprint = fingerprint_of("features", facts)
     code_bits = 0 if keep is Keep.EMBEDDINGS else dimensions
@@ -148,15 +152,20 @@ def feature_source(
     return SlideSource(collection, len(files), each_file(files, reader.read, labels))
 
 
-def _first_dimensions(files: list[Path]) -> int:
-    problem = ""
+def _usual_dimensions(files: list[Path]) -> int:
+    """Return the length of most vectors of the first good files: one stray file decides nothing."""
+    problem, found = "", Counter[int]()
     for path in files:
         try:
             with opened(path) as file:
-                return _checked_shape(dataset_of(file, FEATURES), path)[1]
+                found[_checked_shape(dataset_of(file, FEATURES), path)[1]] += 1
         except BadFile as error:
             problem = problem or error.message
-    raise BadFile(f"no file has features to import; the first: {problem}")
+        if found.total() == FILES_ASKED:
+            break
+    if not found:
+        raise BadFile(f"no file has features to import; the first: {problem}")
+    return found.most_common(1)[0][0]
 
 
 def _checked_shape(features: Any, path: Path) -> tuple[int, int]:

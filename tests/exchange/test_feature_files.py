@@ -175,3 +175,14 @@ def test_imported_embeddings_are_searched_directly_and_survive_a_table(tmp_path,
             answers.append([(r.slide.slide_id, r.distance, r.matches) for r in found.results])
     assert answers[0] == answers[1]
     assert answers[0][0][:2] == ("c", 0)
+
+
+def test_one_stray_file_does_not_decide_how_long_vectors_are(tmp_path):
+    write(tmp_path / "a-stray.h5", drawn(d=8))
+    for name in "bc":
+        write(tmp_path / f"{name}.h5", drawn())
+    source = feature_source(tmp_path, keep=Keep.EMBEDDINGS)
+    stray, *good = source.slides
+    assert source.collection.dimensions == D
+    assert isinstance(stray, Unreadable)
+    assert [slide.slide.slide_id for slide in good] == ["b", "c"]

@@ -193,3 +193,10 @@ def test_a_cluster_of_two_shards_takes_and_gives_the_same_table(stored, sish, tm
         assert "9 slides stored" in result.stdout, result.output
         sish("export", "synthetic", "--to", "jsonl", files[1], *router)
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_several_exports_in_one_command_are_all_written(stored, sish, tmp_path):
+    table, folder = tmp_path / "out.jsonl", tmp_path / "published"
+    told = sish("export", "synthetic", "--to", "jsonl", table, "--to", "published", folder, "--home", stored)  # fmt: skip
+    assert (table.is_file(), (folder / "index_meta" / "meta.pkl").is_file()) == (True, True)
+    assert "--labels" in told.stdout

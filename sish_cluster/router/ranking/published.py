@@ -19,6 +19,7 @@ import numpy as np
 from sish_cluster.core.seams import PatchCandidates, RankedList, RankedSlide
 from sish_cluster.router.ranking.settings import RankingSettings
 from sish_cluster.router.ranking.votes import (
+    NOTHING_NEAR,
     Ballot,
     PatchVote,
     label_weights,
@@ -66,7 +67,7 @@ class PublishedRanker:
         votes = [ballot.vote_of(patch) for patch in found.values()]
         uncertainties = {vote.query_number: vote.uncertainty for vote in votes}
         if not votes:
-            return _empty(uncertainties, "no query patch has a candidate within the distance bound")
+            return _empty(uncertainties, NOTHING_NEAR)
         kept, tau = _cleaned(votes, settings)
         if not kept:
             reason = "the published cleaning by length and distance removed every query patch"

@@ -45,7 +45,13 @@ import numpy as np
 from sish_cluster.core.seams import PatchCandidates, RankedList, RankedSlide
 from sish_cluster.core.slide import UNKNOWN
 from sish_cluster.router.ranking.settings import RankingSettings
-from sish_cluster.router.ranking.votes import Ballot, PatchVote, label_weights, normalised
+from sish_cluster.router.ranking.votes import (
+    NOTHING_NEAR,
+    Ballot,
+    PatchVote,
+    label_weights,
+    normalised,
+)
 from sish_cluster.router.rows import Floats
 
 _DECIMALS = 9
@@ -101,8 +107,7 @@ class RetcclRanker:
         """
         found = [patch for patch in patches if len(patch)]
         if not found:
-            reason = "no query patch has a candidate within the distance bound"
-            return RankedList((), {}, "", {}, reason)
+            return RankedList((), {}, "", {}, NOTHING_NEAR)
         said = self._said(found, labels, label_counts, units)
         kept = self._in_order(said)
         votes = _votes(kept)

@@ -20,7 +20,7 @@ import numpy as np
 from sish_cluster.core.seams import PatchCandidates, RankedList, RankedSlide
 from sish_cluster.router.ranking.nearest import nearest_of
 from sish_cluster.router.ranking.settings import RankingSettings
-from sish_cluster.router.ranking.votes import normalised
+from sish_cluster.router.ranking.votes import NOTHING_NEAR, normalised
 
 
 class RrfRanker:
@@ -45,7 +45,7 @@ class RrfRanker:
         """
         table = nearest_of([patch for patch in patches if len(patch)], len(labels))
         if not len(table.slides):
-            reason = "no query patch has a candidate within the distance bound"
+            reason = NOTHING_NEAR
             return RankedList((), {}, "", {}, reason)
         said = 1.0 / (self._settings.rrf_constant + table.ranks.astype(np.float64))
         scores = table.summed(said, len(labels))

@@ -21,6 +21,9 @@ from sish_cluster.core.seams import PatchCandidates
 from sish_cluster.router.ranking.settings import RankingSettings
 from sish_cluster.router.rows import Floats, Ints
 
+NOTHING_NEAR = "no query patch has a candidate within the bound: widen it (max_distance; min_cosine of a direct search)"
+"""Why a ranking is empty when no posting came near any query patch."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PatchVote:
