@@ -293,7 +293,8 @@ def _square(path: Path, content: bytes) -> npt.NDArray[np.uint8]:
             ground = Image.new("RGBA", picture.size, "white")
             whole = Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
     except Exception as error:  # PIL raises whatever its decoders do when bytes are damaged.
-        raise BadSlide(f"{path}: cannot be decoded as an image: {error}") from error
+        reason = str(error).split(" <")[0]  # Not the address of our buffer.
+        raise BadSlide(f"{path}: cannot be decoded as an image: {reason}") from error
     pixels = np.asarray(whole, np.uint8)
     height, width = pixels.shape[:2]
     side = min(height, width)

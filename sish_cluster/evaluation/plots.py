@@ -128,6 +128,17 @@ def class_figure(summaries: Sequence[RunSummary], measure: str) -> str:
     return drawn(figure)
 
 
+def ring_size(number: int) -> int:
+    """Return the diameter of a run's ring, points: another than its neighbours', never over the plot.
+
+    Examples
+    --------
+    >>> [ring_size(number) for number in (0, 1, 5, 6, 30)]
+    [6, 9, 21, 6, 6]
+    """
+    return 6 + 3 * (number % 6)
+
+
 def recall_figure(summaries: Sequence[RunSummary]) -> str | None:
     """Return recall beside EXACT against coverage: a dot a run, bars over nine tenths of its queries."""
     shown = [
@@ -144,7 +155,7 @@ def recall_figure(summaries: Sequence[RunSummary]) -> str | None:
         mean = float(recalls.mean())
         spread = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
         # Runs that agree lie on one spot: rings of different size show how many they are.
-        axes.errorbar([summary.coverage], [mean], yerr=spread, fmt="o", markersize=6 + 3 * number,
+        axes.errorbar([summary.coverage], [mean], yerr=spread, fmt="o", markersize=ring_size(number),
                       markerfacecolor="none", markeredgewidth=2, capsize=3, color=colour(number),
                       label=name)  # fmt: skip
     axes.set_xlim(-0.02, 1.04)

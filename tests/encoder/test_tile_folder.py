@@ -101,6 +101,7 @@ def test_each_tile_is_one_patch_and_a_bad_one_stops_no_other(folder, encoder):
     assert (good[1].slide.width_px, good[1].slide.patch_side_px) == (64, 64)
     assert good[0].fingerprint == tile_fingerprint(encoder) != encoder.fingerprint
     assert "cannot be decoded" in bad["c/broken"]
+    assert "0x" not in bad["c/broken"]
     assert "16 x 64 px" in bad["c/tiny"]
     assert steps[-1] == (4, 4)
 
