@@ -71,7 +71,7 @@ def test_actors_that_cannot_be_placed_are_an_error_that_names_the_cpus(drawn_fol
     assert "2 encoder actors of 5000 CPU each" in found["error"]
     assert f"there is {len(os.sched_getaffinity(0))} CPU" in found["error"]
     assert found["seconds"] < 60
-    assert "0 could be placed" in found["late"]["error"]
+    assert "0 actors could be placed" in found["late"]["error"]
 
 
 def test_a_ray_cluster_that_is_not_there_is_an_error_that_offers_no_ray():
