@@ -92,7 +92,7 @@ def _ensure(client: Client, name: str, fingerprint: str, encoder: Encoder) -> No
                 fingerprint,
                 bits,
                 bound,
-                f"tiles at their own size; {encoder.description}",
+                f"tiles at {encoder.settings.profile.side_px} px a side; {encoder.description}",
                 dimensions=encoder.embedder.dimensions,
                 has_keys=encoder.keying is not None,
             )
