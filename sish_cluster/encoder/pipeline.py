@@ -223,26 +223,6 @@ class Encoder:
         has_keys = self.keying is not None
         return assembled(cut, parts, fingerprint=self.fingerprint, has_keys=has_keys)
 
-    def encode_entry(
-        self, entry: CatalogueEntry, *, progress: Progress | None = None
-    ) -> EncodedSlide | EncodeFailure:
-        """Return the encoded slide of an entry, or its failure; never raises for a bad slide."""
-        try:
-            return self.encode_slide(
-                entry.path,
-                entry.slide,
-                mpp=entry.mpp,
-                region=entry.region,
-                digest=entry.digest,
-                progress=progress,
-            )
-        except SishError as error:
-            return EncodeFailure(entry.slide.slide_id, entry.path, error)
-        except Exception as error:
-            return EncodeFailure(
-                entry.slide.slide_id, entry.path, unexpected(str(entry.path), error)
-            )
-
 
 def unexpected(what: str, error: BaseException) -> Internal:
     """Return the `Internal` error of something nobody foresaw while ``what`` was encoded."""

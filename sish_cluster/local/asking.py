@@ -89,17 +89,6 @@ def query_slide(
     return SlideToEncode(path, row.slide, row.mpp or mpp, region)
 
 
-def encoded_query(
-    slide: SlideToEncode,
-    encoder: SlideEncoder,
-    *,
-    watch: Watch = unwatched,
-    wants_embeddings: bool = False,
-) -> EncodedSlide:
-    """Return the query, encoded; see `encoded_case`."""
-    return encoded_case([slide], encoder, watch=watch, wants_embeddings=wants_embeddings)[0]
-
-
 def encoded_case(
     slides: Sequence[SlideToEncode],
     encoder: SlideEncoder,

@@ -11,7 +11,9 @@ from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.cutting import cut_mosaic
 from sish_cluster.encoder.encoded_store import EncodedStore
 from sish_cluster.encoder.keying import KeyNetwork
+from sish_cluster.encoder.local_actor import local_actors
 from sish_cluster.encoder.pipeline import EncodeFailure
+from sish_cluster.encoder.settings import ActorSettings
 from sish_cluster.encoder.slide import open_slide
 from sish_cluster.testing.slides import empty_slide, one_patch_slide, slide_without_mpp
 
@@ -54,31 +56,40 @@ def test_progress_tells_every_stage_and_every_patch(encoder, tmp_path):
     ]
 
 
+def fate_of(entry, encoder):
+    """Return what becomes of an entry on the way every slide of a folder takes."""
+    with local_actors(encoder.settings, ActorSettings(n_actors=1), encoder=encoder) as (lane,):
+        return lane.encode(entry, "ticket").result(60)
+
+
 def test_an_error_raised_by_progress_stops_the_slide(encoder, glands):
     def stop(stage, done, total):
         if stage == "encoding":
             raise BadRequest("enough")
 
-    failure = encoder.encode_entry(glands, progress=stop)
-    assert isinstance(failure, EncodeFailure)
-    assert failure.error.message == "enough"
+    with pytest.raises(BadRequest, match=r"^enough$"):
+        encoder.encode_slide(glands.path, glands.slide, progress=stop)
 
 
 def test_a_slide_without_tissue_and_one_without_mpp_are_failures_that_say_why(encoder, tmp_path):
     empty = CatalogueEntry(empty_slide(tmp_path / "e.tif", side_px=512), Slide("e"), None)
     bare = CatalogueEntry(slide_without_mpp(tmp_path / "b.tif", side_px=512), Slide("b"), None)
-    failures = [encoder.encode_entry(entry) for entry in (empty, bare)]
+    failures = [fate_of(entry, encoder) for entry in (empty, bare)]
+    assert all(isinstance(failure, EncodeFailure) for failure in failures)
     assert [failure.slide_id for failure in failures] == ["e", "b"]
     assert all(isinstance(failure.error, BadSlide) for failure in failures)
     assert "tissue" in failures[0].error.message
     assert "--mpp" in failures[1].error.message
 
 
-def test_what_nobody_foresaw_becomes_an_internal_failure_of_that_slide(encoder, glands):
-    def broken(stage, done, total):
+def test_what_nobody_foresaw_becomes_an_internal_failure_of_that_slide(
+    encoder, glands, monkeypatch
+):
+    def broken(pixels):
         raise ZeroDivisionError("surprise")
 
-    failure = encoder.encode_entry(glands, progress=broken)
+    monkeypatch.setattr(encoder, "encode_patches", broken)
+    failure = fate_of(glands, encoder)
     assert isinstance(failure.error, Internal)
     assert "ZeroDivisionError: surprise" in failure.error.message
 

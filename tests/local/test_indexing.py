@@ -11,7 +11,6 @@ from sish_cluster.core.slide import Slide
 from sish_cluster.local.asking import (
     case_slide,
     encoded_case,
-    encoded_query,
     query_region,
     query_slide,
     with_known_labels,
@@ -112,7 +111,7 @@ def test_a_slide_that_is_refused_by_the_cluster_is_reported_as_not_stored(client
 
 def test_a_query_that_cannot_be_encoded_says_why():
     with pytest.raises(BadSlide, match="no tissue: scan it again"):
-        encoded_query(wanted("bad")[0], DrawingEncoder())
+        encoded_case(wanted("bad")[:1], DrawingEncoder())
 
 
 def test_a_query_takes_the_labels_its_file_has_in_the_collection(client):
