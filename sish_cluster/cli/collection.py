@@ -19,6 +19,7 @@ from sish_cluster.core.collection import (
     CollectionState,
     default_max_distance,
 )
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadRequest
 
 MOST_VALUES = 8
@@ -164,9 +165,9 @@ def _kept(definition: Collection) -> str:
     """Return what a posting holds, for people."""
     kept = ["keys"] if definition.has_keys else []
     if definition.code_bits:
-        kept.append(f"codes of {definition.code_bits} bits")
+        kept.append(f"codes of {counted(definition.code_bits, 'bit')}")
     if definition.dimensions:
-        kept.append(f"embeddings of {definition.dimensions} numbers")
+        kept.append(f"embeddings of {counted(definition.dimensions, 'number')}")
     return ", ".join(kept)
 
 
@@ -210,4 +211,6 @@ def forget_slide(
     with open_cluster(router, home) as client:
         for slide_id in slide_ids:
             outcome = client.forget(name, slide_id)
-            console().print(f"forgot {escape(slide_id)}: {outcome.postings:,} patches removed")
+            console().print(
+                f"forgot {escape(slide_id)}: {counted(outcome.postings, 'patch')} removed"
+            )

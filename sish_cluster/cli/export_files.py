@@ -14,6 +14,7 @@ from sish_cluster.cli.options import ExampleCommand, cluster_options, open_clust
 from sish_cluster.cli.output import console
 from sish_cluster.cli.progress import SlideBars
 from sish_cluster.client import Client, Exclusion
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadFilter, BadRequest
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Mode
@@ -57,11 +58,15 @@ def export_files(collection: str, **options: Any) -> None:
                 _told_how_to_import(Path(path))
         if options["results"]:
             count = _searched(client, collection, options)
-            console().print(f"wrote {count} searches to {escape(str(options['results']))}")
+            console().print(
+                f"wrote {counted(count, 'search')} to {escape(str(options['results']))}"
+            )
 
 
 def _told(slides: int, postings: int, path: str) -> None:
-    console().print(f"wrote {slides} slides, {postings:,} postings to {escape(path)}")
+    console().print(
+        f"wrote {counted(slides, 'slide')}, {counted(postings, 'posting')} to {escape(path)}"
+    )
 
 
 def _told_how_to_import(folder: Path) -> None:

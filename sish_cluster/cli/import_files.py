@@ -22,6 +22,7 @@ from sish_cluster.cli.output import console, failures_table
 from sish_cluster.cli.progress import SlideBars
 from sish_cluster.client import Client
 from sish_cluster.core.code import PUBLISHED_CODE_BITS
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadRequest, UnknownCollection
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.local.encoding import SlideFailure
@@ -250,7 +251,7 @@ def _told(collection: str, fates: _Fates) -> None:
     """Print what was done; end with the exit code of a part or of nothing."""
     out = console()
     out.print(
-        f"collection [bold]{escape(collection)}[/]: {fates.stored} slides stored,"
+        f"collection [bold]{escape(collection)}[/]: {counted(fates.stored, 'slide')} stored,"
         f" {fates.unchanged} unchanged, {len(fates.failures)} failed"
     )
     if fates.failures:

@@ -21,6 +21,7 @@ from sish_cluster.cli.options import (
 )
 from sish_cluster.cli.output import console, failures_table
 from sish_cluster.cli.progress import SlideBars
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadSlide
 from sish_cluster.local.indexing import FolderContents, IndexReport, folder_contents, indexed
 from sish_cluster.local.keeping import Keep
@@ -83,7 +84,7 @@ def _told(collection: str, contents: FolderContents, report: IndexReport) -> Non
     failures = [*contents.failures, *report.failures]
     done = len(report.stored) + len(report.unchanged)
     out.print(
-        f"collection [bold]{escape(collection)}[/]: {len(report.stored)} slides stored,"
+        f"collection [bold]{escape(collection)}[/]: {counted(len(report.stored), 'slide')} stored,"
         f" {len(report.unchanged)} unchanged, {len(failures)} failed"
     )
     if failures:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sish_cluster.core.collection import CollectionState
+from sish_cluster.core.counting import counted
 from sish_cluster.core.embedding import cosine_of
 from sish_cluster.core.query import Mode
 from sish_cluster.core.result import SearchResult
@@ -108,8 +109,8 @@ def summary_of(result: SearchResult) -> str:
         winner = escape(result.predicted_label or "undecided")
         lines.append(f"prediction [bold]{winner}[/]  (votes: {votes})")
     lines.append(
-        f"[dim]mode {result.mode}, ranking {result.ranking}: {result.n_query_patches} query patches,"
-        f" coverage {result.coverage:.1%} of {result.eligible:,} eligible patches,"
+        f"[dim]mode {result.mode}, ranking {result.ranking}: {counted(result.n_query_patches, 'query patch')},"
+        f" coverage {result.coverage:.1%} of {counted(result.eligible, 'eligible patch')},"
         f" {result.elapsed_ms:.0f} ms[/]"
     )
     if result.mode_reason:
@@ -122,8 +123,7 @@ def summary_of(result: SearchResult) -> str:
 
 def failures_table(failures: Sequence[tuple[str, str]]) -> Table:
     """Return slides that failed and why, (slide, what is wrong and what to do) each."""
-    count = len(failures)
-    title = f"{count} slide{'' if count == 1 else 's'} failed"
+    title = f"{counted(len(failures), 'slide')} failed"
     table = Table(title=title, title_style="bold red", show_lines=True)
     table.add_column("slide", overflow="fold")
     table.add_column("what is wrong, and what to do", overflow="fold", ratio=1)

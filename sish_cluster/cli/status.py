@@ -19,6 +19,7 @@ from sish_cluster.cli.output import bytes_text, collections_table, console, prin
 from sish_cluster.client import EncoderClient, EncoderDescription
 from sish_cluster.core.cluster import ClusterStatus, ShardHealth
 from sish_cluster.core.collection import CollectionState
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import SishError
 
 NO_ENCODER = "not installed here (core install): pip install 'sish-cluster[encoder]'"
@@ -87,7 +88,7 @@ def _print(
     serving = sum(shard.is_serving for shard in found.shards)
     out.print(
         f"[bold]cluster[/] sish {found.version}, topology epoch {found.epoch},"
-        f" {serving} of {len(found.shards)} shards serving"
+        f" {serving} of {counted(len(found.shards), 'shard')} serving"
     )
     out.print(_shards_table(found))
     if collections:
@@ -110,7 +111,9 @@ def _encoder_lines(encoder: EncoderDescription | str) -> list[tuple[str, str]]:
         ("code bits", str(encoder.code_bits)),
     ]
     if encoder.actors:
-        lines.append(("actors", f"{encoder.actors} alive, {encoder.queued} slides waiting"))
+        lines.append(
+            ("actors", f"{encoder.actors} alive, {counted(encoder.queued, 'slide')} waiting")
+        )
     return lines
 
 

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from sish_cluster.core.clock import Deadline
 from sish_cluster.core.cluster import ClusterStatus
 from sish_cluster.core.collection import Collection, CollectionState
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadRequest, DeadlineExceeded, Internal, Unavailable
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Query, Ranking
@@ -205,7 +206,7 @@ def _check_size(request: Message, n_patches: int) -> None:
     found = request.ByteSize()
     if found > MAX_MESSAGE_BYTES:
         raise BadRequest(
-            f"a query of {n_patches:,} patches takes {found / 1e6:.1f} MB; at most"
+            f"a query of {counted(n_patches, 'patch')} takes {found / 1e6:.1f} MB; at most"
             f" {MAX_MESSAGE_BYTES / 1e6:.1f} MB can be sent, about"
             f" {n_patches * MAX_MESSAGE_BYTES // found:,} such patches: search a part of them, or a"
             " mosaic",

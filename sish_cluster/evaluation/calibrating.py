@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sish_cluster.core.collection import Collection
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadRequest, SishError
 from sish_cluster.core.query import Filter, Mode, Query, SearchSettings
 from sish_cluster.core.result import PatchesResult
@@ -95,7 +96,7 @@ class _Calibrating:
         if not any(len(near) for sample in samples for near in sample.nearest):
             raise BadRequest(
                 f"collection {self._definition.name!r} has no neighbours to measure: a calibration needs"
-                f" slides of at least two patients (found {len(self._slides)} slides)"
+                f" slides of at least two patients (found {counted(len(self._slides), 'slide')})"
             )
         has_keys = Mode.GUIDED in self._definition.modes
         budgets = self._budgets(samples) if has_keys else []

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadRequest
 from sish_cluster.core.query import Mode, SearchSettings
 from sish_cluster.evaluation.settings import LeaveOut
@@ -271,7 +272,7 @@ def warning_for(
         return ""
     if postings is not None and postings > OUTGROWN * calibration.postings:
         return (
-            f"calibrated at {calibration.postings:,} postings, now {postings:,}: the guided search's recall"
+            f"calibrated at {counted(calibration.postings, 'posting')}, now {postings:,}: the guided search's recall"
             " is unknown at this size; run `sish calibrate` again, or search with --mode exact"
         )
     expected, target = (
@@ -282,7 +283,7 @@ def warning_for(
         return ""
     return (
         f"this {mode} search is expected to find {expected:.0%} of the {calibration.settings.k} nearest"
-        f" patches (target {target:.0%}; {settings.max_steps} steps, {settings.seeds_per_side} seeds a"
+        f" patches (target {target:.0%}; {counted(settings.max_steps, 'step')}, {counted(settings.seeds_per_side, 'seed')} a"
         f" side): {_remedy(calibration)}"
     )
 
@@ -292,6 +293,6 @@ def _remedy(calibration: Calibration) -> str:
     if budget is None or budget.recall < calibration.settings.target_recall:
         return "use --mode exact"
     return (
-        f"use --mode exact, or --mode guided with {budget.max_steps} steps, {budget.seeds_per_side} seeds a"
-        f" side, spacing {budget.seed_spacing} ({budget.recall:.0%})"
+        f"use --mode exact, or --mode guided with {counted(budget.max_steps, 'step')},"
+        f" {counted(budget.seeds_per_side, 'seed')} a side, spacing {budget.seed_spacing} ({budget.recall:.0%})"
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sish_cluster.core.counting import counted
 from sish_cluster.core.query import Mode
 from sish_cluster.evaluation.calibration import Budget, Calibration
 from sish_cluster.evaluation.page import Picture, rendered
@@ -17,8 +18,8 @@ def calibration_page(calibration: Calibration, *, about: Sequence[tuple[str, str
     """Return the page as text; every string is escaped."""
     proposal, settings = calibration.proposal, calibration.settings
     facts = [
-        ("collection", f"{calibration.collection}: {calibration.postings:,} postings"),
-        ("sample", f"{calibration.sample} patches, their {settings.leave_out} left out"),
+        ("collection", f"{calibration.collection}: {counted(calibration.postings, 'posting')}"),
+        ("sample", f"{counted(calibration.sample, 'patch')}, their {settings.leave_out} left out"),
         ("max_distance", f"{proposal.max_distance}: {proposal.distance_reason}"),
         ("budget", f"{budget_text(proposal.budget)}: {proposal.budget_reason}"),
     ]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import SishError
 from sish_cluster.core.posting import PatchColumns
 from sish_cluster.core.slide import Slide
@@ -71,7 +72,7 @@ def map_of(
     if len(labels) < 3:
         return None
     places, method = placed(np.concatenate(rows))
-    return PatchMap(places, labels, f"{method} of the {what} of {len(labels)} patches")
+    return PatchMap(places, labels, f"{method} of the {what} of {counted(len(labels), 'patch')}")
 
 
 def vectors_of(patches: PatchColumns) -> Floats:

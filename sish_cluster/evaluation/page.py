@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from sish_cluster.core.counting import counted
 from sish_cluster.evaluation import plots
 from sish_cluster.evaluation.maps import PatchMap
 from sish_cluster.evaluation.montage import Example
@@ -86,7 +87,7 @@ def page_of(evaluation: Evaluated, summaries: Sequence[RunSummary], contents: Pa
         times=times_table(summaries),
         robustness=_robustness_table(summaries),
         failures=failures[:MOST_FAILURES],
-        n_failures=len(failures),
+        n_failed=counted(len(failures), "failed query"),
         skipped=evaluation.skipped,
     )
 
@@ -115,23 +116,32 @@ def _facts_of(evaluation: Evaluated, summaries: Sequence[RunSummary]) -> list[tu
     for definition in evaluation.collections:
         slides = evaluation.slides[definition.name]
         encoder = definition.encoder or definition.fingerprint
-        facts.append((f"collection {definition.name}", f"{len(slides)} slides; {encoder}"))
+        facts.append(
+            (f"collection {definition.name}", f"{counted(len(slides), 'slide')}; {encoder}")
+        )
     unreachable = max(summary.unreachable for summary in summaries)
     if unreachable:
-        facts.append(("beyond reach", f"{unreachable} queries: no other group has their label"))
+        facts.append(
+            (
+                "beyond reach",
+                f"{counted(unreachable, 'query')}: no other group bears the same label",
+            )
+        )
     return facts
 
 
 def _bound_text(bound: int | None) -> str:
     if bound is None:
         return "the collection's own"
-    return "none (nearest: the k nearest count)" if bound == ANY_DISTANCE else f"{bound} bits"
+    return "none (nearest: the k nearest count)" if bound == ANY_DISTANCE else counted(bound, "bit")
 
 
 def _interval_text(resamples: int, confidence: float) -> str:
     if not resamples:
         return "none drawn"
-    return f"{confidence:.0%}, percentile bootstrap, patients resampled {resamples} times"
+    return (
+        f"{confidence:.0%}, percentile bootstrap, patients resampled {counted(resamples, 'time')}"
+    )
 
 
 def _quality_figures(summaries: Sequence[RunSummary]) -> list[Picture]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from sish_cluster.core.counting import counted
 from sish_cluster.core.query import Mode
 from sish_cluster.evaluation.calibration import (
     Budget,
@@ -50,7 +51,7 @@ def _distance(curve: DistanceCurve, settings: CalibrationSettings, unit: str) ->
         else "labels do not tell neighbours apart"
     )
     return bound, (
-        f"within {bound} {unit} {settings.target_recall:.0%} of the patches have {settings.k} neighbours"
+        f"within {bound} {unit} {settings.target_recall:.0%} of the patches have {counted(settings.k, 'neighbour')}"
         f" ({why}, so nothing is said about their worth)"
     )
 
@@ -68,7 +69,7 @@ def _budget(budgets: Sequence[Budget], settings: CalibrationSettings) -> tuple[B
         )
     cheapest = min(enough, key=lambda budget: (budget.coverage, budget.max_steps))
     return cheapest, (
-        f"of {len(guided)} budgets tried, {len(enough)} find at least {settings.target_recall:.0%} of the"
+        f"of {counted(len(guided), 'budget')} tried, {len(enough)} find at least {settings.target_recall:.0%} of the"
         f" {settings.k} nearest; this one examines the fewest postings ({cheapest.coverage:.1%} of those"
         f" eligible, recall {cheapest.recall:.0%})"
     )

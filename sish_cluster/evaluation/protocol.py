@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadRequest, SishError
 from sish_cluster.core.query import Query
 from sish_cluster.core.result import PatchesResult, SearchResult
@@ -132,13 +133,15 @@ class _Asking:
         if not labelled:
             known = sorted({key for slide in self.slides for key in slide.labels})
             raise BadRequest(
-                f"no slide of collection {name!r} has the label {field!r} ({len(self.slides)} slides;"
+                f"no slide of collection {name!r} has the label {field!r} ({counted(len(self.slides), 'slide')};"
                 f" other labels there: {', '.join(known) or 'none'}): name another with --label",
                 field="label",
             )
         if len(labelled) < len(self.slides):
             missing = len(self.slides) - len(labelled)
-            self.skipped.append((f"{name}: {missing} slides", f"no label {field!r}: not asked for"))
+            self.skipped.append(
+                (f"{name}: {counted(missing, 'slide')}", f"no label {field!r}: not asked for")
+            )
         most = self._settings.max_queries
         if most and most < len(labelled):
             labelled = random.Random(self._settings.rng_seed).sample(labelled, most)

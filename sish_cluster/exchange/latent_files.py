@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from sish_cluster.core.collection import Collection
+from sish_cluster.core.counting import counted
 from sish_cluster.core.errors import BadFile
 from sish_cluster.core.key import CODEBOOK_SIZE, LATENT_SIDE, Keys, keys_of
 from sish_cluster.core.posting import Corners, EncodedSlide, PatchColumns
@@ -94,9 +95,13 @@ class _Reader:
         codes_path = path.parent.parent / DENSENET / f"{path.stem}.pkl"
         texts = plain_pickle(codes_path)
         if not isinstance(texts, list) or len(texts) != len(keys):
-            found = len(texts) if isinstance(texts, list) else f"a {type(texts).__name__}"
+            found = (
+                counted(len(texts), "code")
+                if isinstance(texts, list)
+                else f"a {type(texts).__name__}"
+            )
             raise BadFile(
-                f"{codes_path}: found {found} codes, expected a list of {len(keys)}, one for each latent"
+                f"{codes_path}: found {found}, expected a list of {counted(len(keys), 'code')}, one for each latent"
                 f" of {path}"
             )
         self._check_mosaic(path, corners)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from sish_cluster.core.counting import counted
 from sish_cluster.core.embedding import cosine_of
 from sish_cluster.core.query import Filter, Mode, SearchSettings
 from sish_cluster.core.result import SearchResult
@@ -72,8 +73,12 @@ def distance_text(distance: float, *, is_direct: bool) -> str:
     --------
     >>> distance_text(96, is_direct=False), distance_text(9830, is_direct=True)
     ('96 bits', 'cosine 0.700')
+    >>> distance_text(1, is_direct=False), distance_text(40.5, is_direct=False)
+    ('1 bit', '40.5 bits')
     """
-    return f"cosine {float(cosine_of(distance)):.3f}" if is_direct else f"{distance:g} bits"
+    if is_direct:
+        return f"cosine {float(cosine_of(distance)):.3f}"
+    return counted(int(distance), "bit") if distance == int(distance) else f"{distance:g} bits"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,15 +220,15 @@ def facts_of(searched: Searched) -> list[tuple[str, str]]:
         ("mode", _mode_text(result, settings)),
         ("ranking", str(result.ranking)),
         ("bound", _bound_text(searched)),
-        ("eligible", f"{described(searched.where)} — {result.eligible:,} patches"),
+        ("eligible", f"{described(searched.where)} — {counted(result.eligible, 'patch')}"),
         ("query patches", f"{result.n_query_patches:,}"),
         ("coverage", f"{result.coverage:.1%} of the eligible patches examined"),
         ("time", f"{result.elapsed_ms:.0f} ms"),
     ]
     if result.mode in ("sish", "guided"):
         walk = (
-            f"{settings.seeds_per_side} seeds a side, {settings.seed_spacing} coarse units apart,"
-            f" {settings.max_steps} steps each way"
+            f"{counted(settings.seeds_per_side, 'seed')} a side, {counted(settings.seed_spacing, 'coarse unit')} apart,"
+            f" {counted(settings.max_steps, 'step')} each way"
         )
         facts.insert(3, ("walk", walk))
     return facts

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from sish_cluster.core.counting import counted
 from sish_cluster.core.result import PatchMatch, SearchResult, SlideResult
 from sish_cluster.core.slide import Slide
 from sish_cluster.report.model import (
@@ -183,4 +184,4 @@ def _pair_view(
 def _likeness(distance: int, searched: Searched, settings: ReportSettings) -> str:
     if searched.is_direct or not settings.code_bits:
         return distance_text(distance, is_direct=True)
-    return f"{distance} bits apart ({1 - distance / settings.code_bits:.0%} agree)"
+    return f"{counted(distance, 'bit')} apart ({1 - distance / settings.code_bits:.0%} agree)"

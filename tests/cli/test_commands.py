@@ -136,7 +136,7 @@ def test_a_collection_can_be_created_twice_but_not_differently(home, sish):
 def test_the_status_says_that_the_key_network_is_trained(home, sish):
     result = sish("status", "--home", home)
     assert result.exit_code == 0, result.output
-    assert "1 of 1 shards serving" in result.stdout
+    assert "1 of 1 shard serving" in result.stdout
     assert "(trained, vqvae-compact.safetensors" in result.stdout
     machine = json.loads(sish("status", "--home", home, "--json").stdout)
     assert machine["shards"][0]["is_serving"]

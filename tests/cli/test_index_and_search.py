@@ -44,7 +44,7 @@ def test_corrected_labels_are_stored_without_encoding_again(indexed, archive, si
     corrected = tmp_path / "labels.csv"
     corrected.write_text("\n".join(text.replace("patient-good-2", "patient-X").splitlines()[:3]))
     result = sish("index", archive, "--labels", corrected, "-c", "demo", "--no-ray", "--home", home)
-    assert "1 slides stored, 1 unchanged" in result.stdout, result.output
+    assert "1 slide stored, 1 unchanged" in result.stdout, result.output
     with open_home(home) as client:
         assert client.list_slides("demo", slide_id="good-2")[0].slide.patient == "patient-X"
 

@@ -95,7 +95,7 @@ BAD = {
     ),
     "type float64, expected whole": replaced("features", np.zeros((2, 64, 64))),
     "found 3 codes, expected a list of 2": pickled([CODE] * 3),
-    "found a dict codes, expected a list": pickled({"a": CODE}),
+    "found a dict, expected a list of 2 codes": pickled({"a": CODE}),
     "row 1: found 5 characters, expected a code of 64": pickled([CODE, "01010"]),
     "row 0: found 64 characters with 'x'": pickled(["x" * 64, CODE]),
     "os.system": pickled(b"cos\nsystem\n(S'ls'\ntR."),
