@@ -30,7 +30,7 @@ ATTRIBUTES = (
 """Attributes of corners that are read: what CLAM, TRIDENT and the published pipeline write."""
 
 LARGEST_CORNER = (1 << 31) - 1
-"""Corners are stored in 32 bits."""
+"""Corners are stored in 32 bits; none lies left of or above its slide."""
 
 
 def h5py_module() -> Any:
@@ -98,7 +98,7 @@ def corners_in(file: Any) -> Corners:
     Raises
     ------
     BadFile
-        If there are none, they have another shape, or a row is no whole 32-bit number.
+        If there are none, they have another shape, or a row is no whole number of 0..`LARGEST_CORNER`.
     """
     dataset = dataset_of(file, COORDS)
     shape = row_shape(dataset, source=file.filename)
@@ -108,14 +108,14 @@ def corners_in(file: Any) -> Corners:
             " [n, 2] or [1, n, 2] numbers (x, y)"
         )
     found = rows_of(dataset, 0, shape[0])
-    with np.errstate(invalid="ignore"):
-        is_good = (found == np.floor(found)) & (np.abs(found.astype(np.float64)) <= LARGEST_CORNER)
+    exact = found.astype(np.float64)  # in single precision the bound itself would be rounded up
+    is_good = (exact == np.floor(exact)) & (exact >= 0) & (exact <= LARGEST_CORNER)
     bad = np.flatnonzero(~is_good.all(axis=1))
     if bad.size:
         row = int(bad[0])
         raise BadFile(
             f"{file.filename}: {COORDS} row {row}: found {found[row].tolist()}, expected whole level-0"
-            f" pixels up to {LARGEST_CORNER}"
+            f" pixels, 0..{LARGEST_CORNER}"
         )
     return found.astype(np.int32)
 

@@ -177,8 +177,6 @@ def _add(slide: _Gathered, found: object, posting: dict[str, Any], place: str) -
     key = key_of_published(found)
     corner = (_whole(posting, "x", LARGEST_CORNER), _whole(posting, "y", LARGEST_CORNER))
     number = _whole(posting, "number", LARGEST_NUMBER) if "number" in posting else None
-    if number is not None and number < 0:
-        raise ValueError(f"found number {number}, expected 0 or more")
     if "dense_binarized" not in posting:
         raise ValueError("found no dense_binarized, expected the code's text")
     known = {name: str(posting[name]) for name in (*LABELS, "slide_ext") if posting.get(name)}
@@ -196,9 +194,9 @@ def _whole(posting: dict[str, Any], name: str, largest: int) -> int:
     found: Any = posting.get(name)
     is_number = isinstance(found, int | float | np.integer | np.floating)
     is_whole = is_number and not isinstance(found, bool) and found == np.floor(found)
-    if not is_whole or abs(found) > largest:
+    if not is_whole or not 0 <= found <= largest:
         told = "none" if name not in posting else repr(found)[:60]
-        raise ValueError(f"found {name} {told}, expected a whole number up to {largest}")
+        raise ValueError(f"found {name} {told}, expected a whole number, 0..{largest}")
     return int(found)
 
 

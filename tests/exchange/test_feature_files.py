@@ -99,6 +99,12 @@ BAD = {
     "found features of 7 numbers, expected 40": lambda p: write(p, drawn(5, 7)),
     "found 4 coords, expected 5": lambda p: write(p, drawn(), np.zeros((4, 2), int)),
     r"coords has shape \(5, 3\)": lambda p: write(p, drawn(), np.zeros((5, 3), int)),
+    r"b\.h5: coords row 4: found \[-8, 0\], expected whole level-0 pixels, 0\.\.2147483647": lambda p: (
+        write(p, drawn(), np.where(np.arange(5)[:, None] == 4, [-8, 0], 0))
+    ),
+    r"coords row 0: found \[2147483648\.0": lambda p: write(
+        p, drawn(), np.full((5, 2), 2.0**31, np.float32)
+    ),
     "type int64, expected floats": lambda p: write(p, np.ones((5, D), int)),
     "row 3: found a number that is not finite": lambda p: write(
         p, np.where(np.arange(5)[:, None] == 3, np.nan, drawn())

@@ -89,6 +89,11 @@ BAD = {
     "no dataset 'coords' of its own; found coords": linked_elsewhere,
     r"coords row 1: found \[7, 7\], expected": replaced("coords", np.array([[0, 1024], [7, 7]])),
     r"coords row 0: found \[0\.5": replaced("coords", np.full((2, 2), 0.5)),
+    r"bad\.h5: coords row 1: found \[1024, -1\], expected whole level-0 pixels, 0\.\.2147483647": replaced(
+        "coords", np.array([[0, 0], [1024, -1]])
+    ),
+    r"coords row 0: found \[4294967296, 0\]": replaced("coords", np.array([[1 << 32, 0], [0, 0]])),
+    r"coords row 1: found \[nan, 0\.0\]": replaced("coords", np.array([[0, 0], [np.nan, 0]])),
     r"features has shape \(2, 32, 64\)": replaced("features", np.zeros((2, 32, 64), int)),
     r"features row 1: found codeword 128 at \(3, 2\), expected 0\.\.127": replaced(
         "features", np.where(np.arange(2 * 4096).reshape(2, 64, 64) == 4096 + 131, 128, 0)

@@ -66,7 +66,8 @@ BAD = {
     "found labels .*, expected .* as in its other postings": {
         1: [posting("bad"), posting("bad", site="liver")]
     },
-    "found number -1, expected 0 or more": {1: [posting("bad", number=-1)]},
+    "found number -1, expected a whole number, 0": {1: [posting("bad", number=-1)]},
+    r"found y -256, expected a whole number, 0\.\.2147483647": {1: [posting("bad", y=-256)]},
 }  # fmt: skip
 
 
