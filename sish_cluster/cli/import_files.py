@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from sish_cluster.cli.failures import PARTLY_DONE, REFUSED
+from sish_cluster.cli.failures import PARTLY_DONE, REFUSED, warned
 from sish_cluster.cli.options import (
     Decorated,
     ExampleCommand,
@@ -197,6 +197,7 @@ class _Fates:
     stored: int = 0
     unchanged: int = 0
     failures: list[SlideFailure] = dataclasses.field(default_factory=list)
+    without_patient: int = 0
 
 
 def _run(source: SlideSource, options: dict[str, Any]) -> None:
@@ -222,7 +223,29 @@ def _run(source: SlideSource, options: dict[str, Any]) -> None:
             else:
                 fates.stored += 1
             bars.done(outcome.slide_id, failure)
-    _told(options["collection"], fates)
+    _told(fates, options)
+
+
+def _patients_missing(n_slides: int, options: dict[str, Any]) -> str:
+    """Return what slides without a patient mean for searches, and where patients may be had from."""
+    remedy = "with --labels CSV, a table with the columns slide and patient"
+    if options["labels"] is not None:
+        remedy = f"with patients in {options['labels']}"
+    elif (beside := _labels_beside(options.get("meta"))) is not None:
+        remedy = f"with --labels {beside}, which the export wrote beside it"
+    return (
+        f"{counted(n_slides, 'slide')} without a patient: no search can leave the other slides of the"
+        " query's patient out, so these are found as neighbours and count in votes and certainties;"
+        f" import again {remedy}"
+    )
+
+
+def _labels_beside(meta: Path | None) -> Path | None:
+    """Return the labels table of an exported folder, of which a database is ``index_meta/meta.pkl``."""
+    if meta is None:
+        return None
+    found = meta.absolute().parents[1] / "labels.csv"
+    return found if found.is_file() else None
 
 
 def _ensure(client: Client, source: SlideSource, options: dict[str, Any]) -> None:
@@ -240,6 +263,7 @@ def _readable(source: SlideSource, fates: _Fates, bars: SlideBars) -> Iterator[E
     """Yield the slides that could be read; keep and show the others."""
     for slide in source.slides:
         if isinstance(slide, EncodedSlide):
+            fates.without_patient += not slide.slide.patient
             yield slide
         else:
             failure = SlideFailure(slide.slide_id, slide.problem)
@@ -247,13 +271,15 @@ def _readable(source: SlideSource, fates: _Fates, bars: SlideBars) -> Iterator[E
             bars.done(slide.slide_id, failure)
 
 
-def _told(collection: str, fates: _Fates) -> None:
+def _told(fates: _Fates, options: dict[str, Any]) -> None:
     """Print what was done; end with the exit code of a part or of nothing."""
     out = console()
     out.print(
-        f"collection [bold]{escape(collection)}[/]: {counted(fates.stored, 'slide')} stored,"
+        f"collection [bold]{escape(options['collection'])}[/]: {counted(fates.stored, 'slide')} stored,"
         f" {fates.unchanged} unchanged, {len(fates.failures)} failed"
     )
+    if "labels" in options and fates.without_patient:  # a table brings its own
+        warned(_patients_missing(fates.without_patient, options))
     if fates.failures:
         rows = [(failure.slide_id, failure.problem) for failure in fates.failures]
         out.print(failures_table(rows))

@@ -94,6 +94,40 @@ def test_published_files_give_equal_answers_and_export_again_to_the_same_bytes(s
         assert file.read_bytes() == (second / file.relative_to(first)).read_bytes()
 
 
+def test_a_database_imported_without_its_labels_says_that_patients_are_unknown(stored, sish, home, tmp_path):  # fmt: skip
+    folder = tmp_path / "out"
+    sish("export", "synthetic", "--to", "published", folder, "--home", stored)
+    bare = (
+        "import",
+        "published",
+        "--meta",
+        folder / "index_meta/meta.pkl",
+        "-c",
+        "copy",
+        "--home",
+        home,
+    )
+    said = sish(*bare).stderr
+    assert "warning: 9 slides without a patient: no search can leave" in said
+    assert f"import again with --labels {folder / 'labels.csv'}" in said
+    told = sish(*bare, "--labels", folder / "labels.csv")
+    assert ("9 slides stored" in told.stdout, told.stderr.count("warning")) == (True, 0)
+    (folder / "labels.csv").unlink()
+    assert "import again with --labels CSV, a table with" in sish(*bare).stderr
+
+
+def test_slides_named_after_their_patients_import_without_a_warning(pickled, sish, home):
+    posting = {
+        "slide_name": "TCGA-05-4244-01Z-00-DX1",
+        "dense_binarized": "01" * 512,
+        "x": 1,
+        "y": 2,
+    }
+    arguments = ("--meta", pickled({5: [posting]}), "-c", "demo", "--home", home)
+    told = sish("import", "published", *arguments)
+    assert ("1 slide stored" in told.stdout, "warning" in told.stderr) == (True, False)
+
+
 def test_exported_files_are_what_published_tools_read(stored, sish, tmp_path):
     sish("export", "synthetic", "--to", "published", tmp_path / "out", "--home", stored)
     meta = pickle.loads((tmp_path / "out/index_meta/meta.pkl").read_bytes())
