@@ -1,23 +1,20 @@
 """Encoder actors under Ray: readers on CPUs, networks on shares of GPUs, in processes Ray keeps alive.
 
 Pixels go from a reader to a network through Ray's object store and never through the driver. Ray starts
-dead processes again and repeats what they were at, and the result has equal bytes. This is the only
-file that imports ray, and only when Ray is asked for.
+dead processes again and repeats what they were at, and the result has equal bytes. Ray is imported
+only when it is asked for.
 
 Notes
 -----
 Ray runs a task again when its actor died under it (at least once); an encoding has no effect outside its
-answer, so that is safe. A cluster of our own demands a random token from every peer, because Ray
-listens on all interfaces.
+answer, so that is safe.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,10 +28,10 @@ from sish_cluster.encoder.batching import Batcher
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoders import AHEAD, Encoders
 from sish_cluster.encoder.lane import Lane, Stage
-from sish_cluster.encoder.local_actor import SlideReaderActor
-from sish_cluster.encoder.networks.inputs import device_of
-from sish_cluster.encoder.pipeline import Encoder, EncoderDescription
+from sish_cluster.encoder.outcome import EncoderDescription
+from sish_cluster.encoder.ray_cluster import connected
 from sish_cluster.encoder.ray_lanes import ENCODE, WATCH, RayEncoder, RayReader
+from sish_cluster.encoder.reader_actor import SlideReaderActor
 from sish_cluster.encoder.reading import Cut, EncodedPatches
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
 
@@ -46,13 +43,6 @@ MALLOC = {
 }
 """Keeps freed activations in the process instead of asking the kernel for zeroed pages at every layer; one
 arena, because only the first can keep large blocks, and batches are encoded on a thread."""
-
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
-}
-"""No usage reports, and nothing of Ray's printed over the progress bars; its log files stay."""
 
 EMBED_TIMEOUT_S = 600.0
 """Seconds a reader waits for the embeddings of a block of candidates."""
@@ -70,6 +60,10 @@ class EncoderActor:
     """
 
     def __init__(self, settings: EncoderSettings, actors: ActorSettings) -> None:
+        # Imported here: readers come from this module too, and do without torch.
+        from sish_cluster.encoder.networks.inputs import device_of
+        from sish_cluster.encoder.pipeline import Encoder
+
         self._encoder = Encoder(settings)
         batch = actors.batch_of(has_gpu=device_of(settings.device).type != "cpu")
         self._batcher = Batcher(self._encoder.encode_patches, max_patches=batch)
@@ -137,7 +131,15 @@ def ray_actors(
         If Ray is missing or does not start, or an actor cannot be placed; the CPUs and GPUs asked for
         and there are named.
     """
-    with _connected(actors, address) as ray, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        ray = stack.enter_context(
+            connected(
+                address,
+                object_store_bytes=actors.object_store_bytes,
+                own=MALLOC,
+                instead="--no-ray",
+            )
+        )
         asked = _resources(ray, actors)
         _check_fits(ray, asked, actors)
         environment = {"env_vars": MALLOC} if address else None
@@ -195,66 +197,6 @@ def _reader_class(ray: Any, actors: ActorSettings, environment: Any) -> Any:
         concurrency_groups={WATCH: 1},
         runtime_env=environment,
     )(ReaderActor)
-
-
-@contextlib.contextmanager
-def _connected(actors: ActorSettings, address: str | None) -> Iterator[Any]:
-    environment = QUIET if address else {**QUIET, **MALLOC, **_own_token()}
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        ray = _imported()
-        own = (
-            {}
-            if address
-            else {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
-        )
-        if not address:
-            own["object_store_memory"] = actors.object_store_bytes
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (RuntimeError, ConnectionError, OSError, ValueError) as error:
-        _restore(before)
-        where = f"Ray at {address}" if address else "a Ray of our own"
-        raise EncoderUnavailable(
-            f"{where} could not be reached: {error}. Or use --no-ray"
-        ) from error
-    except BaseException:
-        _restore(before)
-        raise
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        _restore(before)
-
-
-def _imported() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise EncoderUnavailable(
-            "Ray is not installed: install sish-cluster[encoder], or use --no-ray"
-        ) from error
-    if ray.is_initialized():
-        raise EncoderUnavailable(
-            "this process is connected to a Ray cluster already: leave it first"
-        )
-    return ray
-
-
-@functools.cache
-def _own_token() -> dict[str, str]:
-    # Without a mode, Ray writes a token of its own into the home directory. One token a process: Ray
-    # reads it once, and would turn away its own next cluster if it changed.
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-
-
-def _restore(before: Mapping[str, str | None]) -> None:
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _resources(ray: Any, actors: ActorSettings) -> dict[str, float]:
