@@ -144,13 +144,13 @@ def recall_figure(summaries: Sequence[RunSummary]) -> str | None:
     shown = [
         (number, name, summary)
         for number, (name, summary) in enumerate(zip(names_of(summaries), summaries, strict=True))
-        if summary.recalls
+        if summary.known_recalls
     ]
     if not shown:
         return None
     figure, axes = new_figure(4.4, 3.4)
     for number, name, summary in shown:
-        recalls = np.asarray(summary.recalls)
+        recalls = np.asarray(summary.known_recalls)
         low, high = np.percentile(recalls, [5, 95])
         mean = float(recalls.mean())
         spread = [[max(0.0, mean - low)], [max(0.0, high - mean)]]

@@ -52,8 +52,9 @@ class RunSummary:
     coverage, eligible
         Means over the queries that were answered or searched in vain.
     recalls
-        Each query's share of EXACT's first results that this run found too, in query order; None where
-        no EXACT run of the same ranking stands beside it.
+        Each query's share of EXACT's first results that this run found too, in query order, None for a
+        query for which EXACT found nothing; None where no EXACT run of the same ranking stands beside
+        it.
     times
         Stage -> p50 and p95 over the queries.
     confusion
@@ -71,15 +72,20 @@ class RunSummary:
     modes: Mapping[str, int]
     coverage: float
     eligible: float
-    recalls: Sequence[float] | None
+    recalls: Sequence[float | None] | None
     times: Mapping[str, Times]
     confusion: Mapping[tuple[str, str], int]
     robustness: Robustness
 
     @property
+    def known_recalls(self) -> list[float]:
+        """The recalls of the queries for which EXACT found something."""
+        return [recall for recall in self.recalls or () if recall is not None]
+
+    @property
     def recall(self) -> float | None:
-        """Mean of the queries' recalls."""
-        return float(np.mean(self.recalls)) if self.recalls else None
+        """Mean of the known recalls; None where there is none."""
+        return float(np.mean(self.known_recalls)) if self.known_recalls else None
 
     def micro(self, measure: str) -> float:
         """Return a measure's mean over queries."""
@@ -142,11 +148,11 @@ def summaries_of(evaluation: Evaluated) -> list[RunSummary]:
     return [summary_of(evaluation, run) for run in evaluation.runs]
 
 
-def recalls_of(run: Run, reference: Run | None, k: int) -> list[float] | None:
+def recalls_of(run: Run, reference: Run | None, k: int) -> list[float | None] | None:
     """Return each query's share of the reference's first ``k`` results that the run's first ``k`` hold.
 
-    A query for which the reference found nothing has nothing to miss: 1. None without a reference, or
-    where queries differ (one of the two runs failed as a whole).
+    A query for which the reference found nothing (or failed) has no recall: None. So has a run without a
+    reference, or whose queries differ (one of the two runs failed as a whole).
     """
     if reference is None:
         return None
@@ -154,9 +160,9 @@ def recalls_of(run: Run, reference: Run | None, k: int) -> list[float] | None:
     if any(outcome.query_id not in wanted for outcome in run.outcomes):
         return None
     return [
-        len(_names(outcome, k) & wanted[outcome.query_id]) / max(len(wanted[outcome.query_id]), 1)
+        len(_names(outcome, k) & wanted[outcome.query_id]) / len(wanted[outcome.query_id])
         if wanted[outcome.query_id]
-        else 1.0
+        else None
         for outcome in run.outcomes
     ]
 

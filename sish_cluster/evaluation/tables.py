@@ -11,6 +11,9 @@ from sish_cluster.evaluation.summary import RunSummary
 UNKNOWN_CELL = "-"
 """What a cell says that nobody could measure."""
 
+NOT_APPLICABLE = "n/a"
+"""What a recall says where EXACT found nothing that could be missed."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TextTable:
@@ -23,7 +26,8 @@ class TextTable:
 def comparison_of(summaries: Sequence[RunSummary]) -> TextTable:
     """Return one row a run: quality (macro and micro), recall beside EXACT, coverage, times.
 
-    Quality columns are means over queries; each with its interval is on the page and in the JSON.
+    Quality columns are means over queries; each with its interval is on the page and in the JSON. Recall
+    has the queries it is over in brackets: those for which EXACT found something.
     """
     names = [name for name in summaries[0].scores if "/" not in name and "mean" not in name]
     # Of the average precisions the table shows the last only: the largest k.
@@ -36,7 +40,7 @@ def comparison_of(summaries: Sequence[RunSummary]) -> TextTable:
         "run",
         *quality,
         f"{last} macro",
-        "recall",
+        "recall (of)",
         "coverage",
         "answered",
         "p50 ms",
@@ -52,12 +56,20 @@ def _row(summary: RunSummary, quality: Sequence[str], last: str, *, several: boo
         f"{plan.collection}: {plan}" if several else str(plan),
         *(f"{summary.micro(name):.3f}" for name in quality),
         f"{summary.scores[last].macro.mean:.3f}",
-        UNKNOWN_CELL if summary.recall is None else f"{summary.recall:.3f}",
+        _recall_cell(summary),
         f"{summary.coverage:.1%}",
         f"{summary.answered}/{summary.queries}",
         f"{spent.p50:.2f}" if spent else UNKNOWN_CELL,
         f"{spent.p95:.2f}" if spent else UNKNOWN_CELL,
     ]
+
+
+def _recall_cell(summary: RunSummary) -> str:
+    """Return the recall and how many queries it is over; without EXACT there is nothing to tell."""
+    if summary.recalls is None:
+        return UNKNOWN_CELL
+    share = NOT_APPLICABLE if summary.recall is None else f"{summary.recall:.3f}"
+    return f"{share} ({len(summary.known_recalls)})"
 
 
 def measures_table(summaries: Sequence[RunSummary]) -> TextTable:

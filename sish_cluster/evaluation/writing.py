@@ -66,6 +66,7 @@ def summary_as_json(summary: RunSummary) -> dict[str, Any]:
         "coverage": summary.coverage,
         "eligible": summary.eligible,
         "recall": summary.recall,
+        "recall_queries": len(summary.known_recalls),
         "scores": {name: dataclasses.asdict(score) for name, score in summary.scores.items()},
         "times_ms": {stage: dataclasses.asdict(spent) for stage, spent in summary.times.items()},
         "confusion": [

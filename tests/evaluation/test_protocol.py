@@ -5,10 +5,12 @@ import pytest
 from sish_cluster.core.errors import BadRequest, Unavailable
 from sish_cluster.core.query import Mode, Ranking
 from sish_cluster.evaluation.leaving_out import patient_of
+from sish_cluster.evaluation.plots import recall_figure
 from sish_cluster.evaluation.protocol import evaluated
 from sish_cluster.evaluation.settings import ANY_DISTANCE, EvaluationSettings, LeaveOut
 from sish_cluster.evaluation.speed import SHARES, speed_points
-from sish_cluster.evaluation.summary import summaries_of
+from sish_cluster.evaluation.summary import recalls_of, summaries_of
+from sish_cluster.evaluation.tables import comparison_of
 
 ALL = EvaluationSettings(
     label_field="site",
@@ -49,6 +51,27 @@ def test_drawn_sites_are_recognised_and_each_stage_is_timed(evaluation):
 def test_exact_examines_everything_and_finds_all_that_exact_finds(evaluation):
     exact = [s for s in summaries_of(evaluation) if s.run.plan.mode is Mode.EXACT]
     assert [(s.coverage, s.recall) for s in exact] == [(1.0, 1.0)] * 2
+
+
+def test_where_exact_finds_nothing_there_is_no_recall_to_tell(home):
+    modes = (Mode.GUIDED, Mode.EXACT)
+    none = dataclasses.replace(ALL, modes=modes, is_by_patch=True, bounds=(1,), max_queries=3)
+    summary, _ = summaries_of(evaluated(home, ["synthetic"], settings=none))
+    assert (summary.recall, summary.recalls) == (None, [None] * 12)
+    table = comparison_of([summary])
+    assert dict(zip(table.headings, table.rows[0], strict=True))["recall (of)"] == "n/a (0)"
+    assert recall_figure([summary]) is None
+
+
+def test_recall_is_over_the_queries_for_which_exact_found_something(evaluation):
+    _, _, guided, _, exact, _ = evaluation.runs
+    first, *others = exact.outcomes
+    poorer = dataclasses.replace(exact, outcomes=[dataclasses.replace(first, found=()), *others])
+    recalls = recalls_of(guided, poorer, 5)
+    assert (recalls[0], None in recalls[1:]) == (None, False)
+    summary = dataclasses.replace(summaries_of(evaluation)[2], recalls=recalls)
+    assert summary.recall == pytest.approx(sum(recalls[1:]) / 23)
+    assert f"{summary.recall:.3f} (23)" in comparison_of([summary]).rows[0]
 
 
 def test_leaving_an_institution_out_returns_other_institutions_only(home):
