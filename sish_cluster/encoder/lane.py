@@ -18,11 +18,8 @@ from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoders import AHEAD, Encoders
-from sish_cluster.encoder.pipeline import EncodeFailure, EncoderDescription, unexpected
+from sish_cluster.encoder.outcome import EncodeFailure, EncoderDescription, Outcome, unexpected
 from sish_cluster.encoder.reading import ENCODING, READING, Cut, EncodedPatches, assembled
-
-Outcome = EncodedSlide | EncodeFailure
-"""What becomes of an entry."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

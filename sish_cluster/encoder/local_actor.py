@@ -10,68 +10,15 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Future
 
-from sish_cluster.core.errors import Cancelled
-from sish_cluster.core.seams import Embedder, Pixels
+from sish_cluster.core.seams import Pixels
 from sish_cluster.encoder.batching import Batcher
-from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoders import Encoders
-from sish_cluster.encoder.lane import Lane, Stage
+from sish_cluster.encoder.lane import Lane
 from sish_cluster.encoder.networks.inputs import device_of
 from sish_cluster.encoder.pipeline import Encoder
-from sish_cluster.encoder.reading import Cut, EncodedPatches, read_slide
+from sish_cluster.encoder.reader_actor import SlideReaderActor
+from sish_cluster.encoder.reading import EncodedPatches
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
-
-
-class SlideReaderActor:
-    """Reads one slide at a time; says meanwhile how far it is. The same class here and under Ray.
-
-    Parameters
-    ----------
-    settings
-        Which patches, and the side they are read at.
-    embedder
-        Embeds candidates for the selectors that go by embeddings.
-    batch_patches
-        Patches read together.
-    """
-
-    def __init__(
-        self, settings: EncoderSettings, embedder: Embedder, *, batch_patches: int = 1
-    ) -> None:
-        self._settings = settings
-        self._embedder = embedder
-        self._batch_patches = batch_patches
-        self._stage = Stage("")
-        self._cancelled = ""
-
-    def items(self, entry: CatalogueEntry, ticket: str) -> Iterator[Cut | Pixels]:
-        """Yield a slide's `Cut`, then its batches of patches."""
-        self._stage = Stage(ticket)
-
-        def note(name: str, done: int, total: int) -> None:
-            if self._stage.ticket != ticket or self._cancelled == ticket:
-                raise Cancelled(f"{entry.path}: encoding was cancelled at patch {done} of {total}")
-            self._stage = Stage(ticket, name, done, total)
-
-        return read_slide(
-            entry, self._settings, self._embedder, batch_patches=self._batch_patches, tell=note
-        )
-
-    def stage(self) -> Stage:
-        """Return how far the last slide is read."""
-        return self._stage
-
-    def cancel(self, ticket: str) -> None:
-        """Stop the job ``ticket`` before its next patch."""
-        self._cancelled = ticket
-
-    def restart(self) -> None:
-        """Give up what is being read: its thread stops at its next patch, if there ever is one."""
-        self._stage = Stage("")
-
-    def close(self) -> None:
-        """Give up what is being read."""
-        self.restart()
 
 
 class LocalEncoder:

@@ -19,7 +19,7 @@ import numpy as np
 
 from sish_cluster.core.code import codes_of
 from sish_cluster.core.embedding import checked_embeddings
-from sish_cluster.core.errors import BadRequest, Internal, SishError
+from sish_cluster.core.errors import BadRequest
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
 from sish_cluster.core.slide import Slide
@@ -28,6 +28,7 @@ from sish_cluster.encoder.embedder_file import FileEmbedder
 from sish_cluster.encoder.embedders import LoadedEmbedder, NetworkEmbedder
 from sish_cluster.encoder.fingerprint import fingerprint_of
 from sish_cluster.encoder.keying import KeyNetwork
+from sish_cluster.encoder.outcome import EncoderDescription
 from sish_cluster.encoder.reading import (
     ENCODING,
     Cut,
@@ -39,51 +40,6 @@ from sish_cluster.encoder.reading import (
 from sish_cluster.encoder.region import Region
 from sish_cluster.encoder.selectors import selector_of
 from sish_cluster.encoder.settings import EmbedderFileSettings, EncoderSettings
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EncodeFailure:
-    """A slide that could not be encoded, and why."""
-
-    slide_id: str
-    path: Path
-    error: SishError
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EncoderDescription:
-    """What an encoder is, for people and for collections.
-
-    Parameters
-    ----------
-    profile
-        Name of the profile.
-    fingerprint
-        Encoder fingerprint.
-    code_bits
-        Bits of a texture code.
-    key_weights, texture_weights
-        Where each network's weights come from; says so when they are untrained.
-    dimensions
-        Numbers of an embedding.
-    has_keys
-        Whether a key network makes the keys; else they only spread postings over shards.
-    mosaic
-        Which selector chooses patches, where it is not the published one; stain normalisation too.
-    """
-
-    profile: str
-    fingerprint: str
-    code_bits: int
-    key_weights: str
-    texture_weights: str
-    dimensions: int = 0
-    has_keys: bool = True
-    mosaic: str = ""
-
-    def __str__(self) -> str:
-        more = f", {self.mosaic}" if self.mosaic else ""
-        return f"{self.profile}: keys {self.key_weights}, codes {self.texture_weights}{more}"
 
 
 def embedder_of(settings: EncoderSettings) -> LoadedEmbedder:
@@ -222,14 +178,6 @@ class Encoder:
         tell(ENCODING, len(parts), len(parts))
         has_keys = self.keying is not None
         return assembled(cut, parts, fingerprint=self.fingerprint, has_keys=has_keys)
-
-
-def unexpected(what: str, error: BaseException) -> Internal:
-    """Return the `Internal` error of something nobody foresaw while ``what`` was encoded."""
-    return Internal(
-        f"{what}: encoding stopped with {type(error).__name__}: {error}. Try it alone,"
-        " and report it with what `sish encoder describe` shows"
-    )
 
 
 def description_of(settings: EncoderSettings) -> EncoderDescription:

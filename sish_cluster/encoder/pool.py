@@ -25,13 +25,11 @@ from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoded_store import EncodedStore
 from sish_cluster.encoder.lane import Stage
 from sish_cluster.encoder.local_actor import local_actors
-from sish_cluster.encoder.pipeline import EncodeFailure, description_of
+from sish_cluster.encoder.outcome import EncodeFailure, Outcome
+from sish_cluster.encoder.pipeline import description_of
 from sish_cluster.encoder.reading import EncodedPatches
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
 from sish_cluster.encoder.slide import open_slide
-
-Outcome = EncodedSlide | EncodeFailure
-"""What becomes of an entry."""
 
 STORED = "stored"
 """Stage of a slide that was found in the store: nothing is encoded."""

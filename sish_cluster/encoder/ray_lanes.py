@@ -14,7 +14,7 @@ from sish_cluster.core.errors import EncoderUnavailable, SishError
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoders import AHEAD
 from sish_cluster.encoder.lane import Stage
-from sish_cluster.encoder.pipeline import EncoderDescription, unexpected
+from sish_cluster.encoder.outcome import EncoderDescription, unexpected
 from sish_cluster.encoder.reading import EncodedPatches
 
 Answer = TypeVar("Answer")

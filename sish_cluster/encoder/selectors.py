@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +38,15 @@ from sish_cluster.encoder.mosaic import (
     TwoStageSettings,
     colour_histograms,
 )
-from sish_cluster.encoder.networks.inputs import device_of
-from sish_cluster.encoder.summary import summary_rows
 from sish_cluster.encoder.summary_baselines import (
     cluster_rows,
     entropy_rows,
     location_rows,
     random_rows,
 )
-from sish_cluster.encoder.summary_model import SummaryModel, read_summary_model
+
+if TYPE_CHECKING:
+    from sish_cluster.encoder.summary_model import SummaryModel
 
 RETCCL_SELECTION = TwoStageSettings(colour_clusters=9, share=0.2, min_members=1)
 """Nine clusters of embeddings, 20 % of each (published)."""
@@ -190,6 +191,10 @@ def _wsisum(settings: MosaicSettings, embedder: Embedder, device: str) -> Summar
             " (`sish train wsisum` writes one), or choose another selector",
             field="summary_model",
         )
+    # Imported for this selector alone: readers of slides otherwise do without torch.
+    from sish_cluster.encoder.networks.inputs import device_of
+    from sish_cluster.encoder.summary_model import read_summary_model
+
     model = read_summary_model(settings.summary_model, device=device_of(device))
     width = model.network.shape.width
     if width != embedder.dimensions:
@@ -208,4 +213,6 @@ def _wsisum(settings: MosaicSettings, embedder: Embedder, device: str) -> Summar
 def _summary(
     model: SummaryModel, features: Summaries, corners: npt.NDArray[np.integer], n: int, seed: int
 ) -> Rows:
+    from sish_cluster.encoder.summary import summary_rows
+
     return summary_rows(features, corners, n_visible=n, model=model, rng_seed=seed)

@@ -41,7 +41,8 @@ from sish_cluster.core.errors import BadLabels, BadSlide, SishError
 from sish_cluster.core.key import spread_keys
 from sish_cluster.core.posting import EncodedSlide, PatchColumns
 from sish_cluster.core.slide import NAMED_LABELS, Slide, canonical_bytes, digest_of
-from sish_cluster.encoder.pipeline import EncodeFailure, Encoder, unexpected
+from sish_cluster.encoder.outcome import EncodeFailure, unexpected
+from sish_cluster.encoder.pipeline import Encoder
 from sish_cluster.encoder.stain import stain_of
 
 TILE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})

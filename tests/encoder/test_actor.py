@@ -12,9 +12,10 @@ from sish_cluster.encoder import slide as slide_module
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoded_store import EncodedStore
 from sish_cluster.encoder.lane import Stage
-from sish_cluster.encoder.local_actor import SlideReaderActor, local_actors
-from sish_cluster.encoder.pipeline import EncodeFailure
+from sish_cluster.encoder.local_actor import local_actors
+from sish_cluster.encoder.outcome import EncodeFailure
 from sish_cluster.encoder.pool import SlideProgress, encode_all
+from sish_cluster.encoder.reader_actor import SlideReaderActor
 from sish_cluster.encoder.settings import ActorSettings, EncoderSettings
 from sish_cluster.testing.slides import picture_named_slide, slide_without_mpp
 

@@ -12,7 +12,7 @@ from sish_cluster.encoder.cutting import cut_mosaic
 from sish_cluster.encoder.encoded_store import EncodedStore
 from sish_cluster.encoder.keying import KeyNetwork
 from sish_cluster.encoder.local_actor import local_actors
-from sish_cluster.encoder.pipeline import EncodeFailure
+from sish_cluster.encoder.outcome import EncodeFailure
 from sish_cluster.encoder.settings import ActorSettings
 from sish_cluster.encoder.slide import open_slide
 from sish_cluster.testing.slides import empty_slide, one_patch_slide, slide_without_mpp

@@ -7,7 +7,7 @@ from PIL import Image
 from sish_cluster.core.code import codes_of
 from sish_cluster.core.errors import BadLabels, BadSlide
 from sish_cluster.core.posting import EncodedSlide
-from sish_cluster.encoder.pipeline import EncodeFailure
+from sish_cluster.encoder.outcome import EncodeFailure
 from sish_cluster.encoder.tile_folder import (
     TileSettings,
     encoded_tiles,
