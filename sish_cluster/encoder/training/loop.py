@@ -4,7 +4,8 @@ What is trained is a `TrainingTask`: a module, an optimiser, and the losses of a
 the batches, takes the steps, and keeps in the run's folder a checkpoint, a log (JSON Lines) and a plot
 of the losses. Batches are a pure function of step and seed, and the checkpoint holds the rest; a run
 killed at any moment and begun again therefore gives the same loss curve, bit for bit on a CPU with as
-many threads.
+many threads. Several workers run this same loop, each on its share of every batch: gradients and losses
+are averaged over them, and worker 0 keeps the folder.
 
 Source
 ------
@@ -26,6 +27,7 @@ from torch import nn
 from sish_cluster.core.errors import BadRequest, Corrupt
 from sish_cluster.encoder.training.loop_checkpoint import (
     CHECKPOINT_FILE,
+    devices_in_use,
     random_states,
     read_checkpoint,
     restore_random_states,
@@ -33,6 +35,7 @@ from sish_cluster.encoder.training.loop_checkpoint import (
 )
 from sish_cluster.encoder.training.loop_log import CLOCK, Means, Row, TrainingLog
 from sish_cluster.encoder.training.plots import write_loss_plot
+from sish_cluster.encoder.training.team import ALONE, Team, averaged
 
 LOSS = "loss"
 """The loss that is minimised; all others are only logged."""
@@ -133,6 +136,7 @@ def train(
     batch_at: BatchAt[BatchT],
     settings: LoopSettings,
     *,
+    team: Team = ALONE,
     reporter: Reporter | None = None,
     evaluation: Evaluation | None = None,
 ) -> TrainingLog:
@@ -143,9 +147,11 @@ def train(
     task
         Module on its device, optimiser, losses.
     batch_at
-        Steps count from 0.
+        Steps count from 0; gives this worker's share.
     settings
         How long, where, how often.
+    team
+        The workers that train together, each in a loop of its own over the same folder.
     reporter
         Told about each step; an error it raises stops the training, which can be resumed.
     evaluation
@@ -159,11 +165,13 @@ def train(
     Raises
     ------
     CheckpointMismatch, BadWeights
-        If the checkpoint belongs to another training, or is none.
+        If the checkpoint belongs to another training or another number of workers, or is none.
+    BadRequest
+        If the workers do not see the same folder.
     Corrupt
         If the loss stops being a number; the last checkpoint stays.
     """
-    run = _Run(task, settings, evaluation)
+    run = _Run(task, settings, evaluation, team=team)
     run.begin()
     tell = reporter or (lambda report: None)
     first = run.step
@@ -177,9 +185,16 @@ class _Run:
     """A training in progress."""
 
     def __init__(
-        self, task: TrainingTask[Any], settings: LoopSettings, evaluation: Evaluation | None
+        self,
+        task: TrainingTask[Any],
+        settings: LoopSettings,
+        evaluation: Evaluation | None,
+        *,
+        team: Team,
     ) -> None:
         self.log = TrainingLog()
+        self._team = team
+        self._is_writer = team.rank == 0
         self.step = 0
         self._task, self._settings, self._evaluation = task, settings, evaluation
         self._means = Means()
@@ -195,7 +210,20 @@ class _Run:
         state = read_checkpoint(self._checkpoint, identity=self._identity)
         if state is not None:
             self._restore(state)
-        self.log.write(self._settings.out_dir / LOG_FILE)
+        self._check_together()
+        if self._is_writer:
+            self.log.write(self._settings.out_dir / LOG_FILE)
+
+    def _check_together(self) -> None:
+        """Refuse workers that begin at different steps: they do not see one folder."""
+        device = next(self._task.module.parameters()).device
+        steps = self._team.gathered(torch.tensor([self.step], device=device)).tolist()
+        if len(set(steps)) > 1:
+            raise BadRequest(
+                f"{self._team.size} workers found checkpoints of steps {steps} in"
+                f" {self._settings.out_dir}; put the run's folder where all of them see it",
+                field="out_dir",
+            )
 
     def one_step(self, batch_at: BatchAt[Any]) -> Row | None:
         """Draw a batch, step, and keep what is due; return the row of the log it ended, if any."""
@@ -204,12 +232,13 @@ class _Run:
         optimizer = self._task.optimizer
         optimizer.zero_grad(set_to_none=True)
         losses[LOSS].backward()  # type: ignore[no-untyped-call]
+        losses = averaged(self._team, self._task.module, losses)
         optimizer.step()
         self._task.after_step(self.step)
         self._means.add(losses)
         self.step += 1
         row = self._row()
-        if self._is_due(self._settings.checkpoint_every):
+        if self._is_writer and self._is_due(self._settings.checkpoint_every):
             write_checkpoint(self._checkpoint, self._state())
         return row
 
@@ -217,21 +246,27 @@ class _Run:
         return every > 0 and (self.step % every == 0 or self.step == self._settings.n_steps)
 
     def _row(self) -> Row | None:
-        if self._evaluation is not None and self._is_due(self._settings.evaluate_every):
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                found = {k: torch.tensor(v) for k, v in self._evaluation(self.step).items()}
-            self._means.add(found)
+        if self._is_writer:
+            self._evaluate()
         if not self._is_due(self._settings.log_every):
             return None
         row: Row = {"step": self.step, **self._means.taken(), CLOCK: round(self._elapsed_s(), 3)}
-        self.log.append(row, self._settings.out_dir / LOG_FILE)
+        self.log.append(row, self._settings.out_dir / LOG_FILE if self._is_writer else None)
         if not torch.isfinite(torch.tensor(row[LOSS])):
             raise Corrupt(
                 f"the loss is {row[LOSS]} at step {self.step}; the checkpoint in"
                 f" {self._settings.out_dir} is from before. Lower the learning rate"
             )
-        self._plot()
+        if self._is_writer:
+            self._plot()
         return row
+
+    def _evaluate(self) -> None:
+        if self._evaluation is None or not self._is_due(self._settings.evaluate_every):
+            return
+        with torch.random.fork_rng(devices=devices_in_use()):
+            found = {k: torch.tensor(v) for k, v in self._evaluation(self.step).items()}
+        self._means.add(found)
 
     def _plot(self) -> None:
         is_last = self.step == self._settings.n_steps
@@ -246,7 +281,8 @@ class _Run:
 
     @property
     def _identity(self) -> str:
-        return f"{self._settings.identity}; seed {self._settings.rng_seed}"
+        workers = f"; {self._team.size} workers" if self._team.size > 1 else ""
+        return f"{self._settings.identity}; seed {self._settings.rng_seed}{workers}"
 
     def _state(self) -> dict[str, Any]:
         return {

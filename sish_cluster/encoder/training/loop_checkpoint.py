@@ -78,14 +78,19 @@ def read_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:
     return state
 
 
+def devices_in_use() -> list[int]:
+    """Return the number of the GPU that this process trains on, or nothing without one."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+
+
 def random_states() -> dict[str, Any]:
-    """Return the states of torch's generators, on the CPU and on every GPU."""
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    """Return the states of torch's generators, on the CPU and on the GPU in use."""
+    gpus = [torch.cuda.get_rng_state(number) for number in devices_in_use()]
     return {"cpu": torch.get_rng_state(), "gpus": gpus}
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
     """Set torch's generators to what `random_states` returned."""
     torch.set_rng_state(states["cpu"])
-    if states["gpus"] and len(states["gpus"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["gpus"])
+    for number, state in zip(devices_in_use(), states["gpus"], strict=False):
+        torch.cuda.set_rng_state(state, number)

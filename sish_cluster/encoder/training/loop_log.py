@@ -55,9 +55,11 @@ class TrainingLog:
         new.write_text("".join(json.dumps(row) + "\n" for row in self.rows), "utf-8")
         new.replace(path)
 
-    def append(self, row: Row, path: Path) -> None:
-        """Add a row, and write it behind the others."""
+    def append(self, row: Row, path: Path | None) -> None:
+        """Add a row, and write it behind the others where there is a file."""
         self.rows.append(row)
+        if path is None:
+            return
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

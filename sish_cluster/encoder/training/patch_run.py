@@ -33,6 +33,7 @@ from sish_cluster.encoder.training.places import (
 )
 from sish_cluster.encoder.training.retccl import RetCclSettings, RetCclTask
 from sish_cluster.encoder.training.sslp import SslpSettings, SslpTask
+from sish_cluster.encoder.training.team import ALONE, Team
 
 METRICS_FILE = "metrics.json"
 """What a finished run says of itself."""
@@ -64,10 +65,13 @@ def train_retccl(
     run: PatchRun,
     settings: RetCclSettings,
     *,
+    team: Team = ALONE,
     reporter: Reporter | None = None,
     cutting_progress: Progress | None = None,
 ) -> dict[str, object]:
     """Train RetCCL's encoder, write its backbone and metrics, and return the metrics.
+
+    Of several workers, which are a ``team``, each calls this; the first writes.
 
     Raises
     ------
@@ -76,11 +80,17 @@ def train_retccl(
     CheckpointMismatch
         If the folder holds another training.
     """
-    patches = _patches(run, cutting_progress)
-    task = RetCclTask(patches, settings, device=device_of(run.device))
+    patches = patches_of(run, cutting_progress)
+    task = RetCclTask(patches, settings, device=device_of(run.device), team=team)
     loop = _loop(run, patches, "retccl", task.n_steps, settings)
-    log = train(task, task.batch_at, loop, reporter=reporter)
-    metrics = {"n_patches": len(patches), **log.rows[-1]}
+    log = train(task, task.batch_at, loop, team=team, reporter=reporter)
+    metrics: dict[str, object] = {
+        "n_patches": len(patches),
+        "workers": team.size,
+        **log.rows[-1],
+    }
+    if team.rank:
+        return metrics
     return _written(run, "retccl", task.query.backbone, settings, metrics)
 
 
@@ -88,10 +98,13 @@ def train_sslp(
     run: PatchRun,
     settings: SslpSettings,
     *,
+    team: Team = ALONE,
     reporter: Reporter | None = None,
     cutting_progress: Progress | None = None,
 ) -> dict[str, object]:
     """Train SSLP's encoder, write its backbone and metrics, and return the metrics.
+
+    Of several workers, which are a ``team``, each calls this; the first writes.
 
     Raises
     ------
@@ -100,19 +113,23 @@ def train_sslp(
     CheckpointMismatch
         If the folder holds another training.
     """
-    patches = _patches(run, cutting_progress)
-    task = SslpTask(patches, settings, device=device_of(run.device))
+    patches = patches_of(run, cutting_progress)
+    task = SslpTask(patches, settings, device=device_of(run.device), team=team)
     loop = _loop(run, patches, "sslp", task.n_steps, settings)
-    log = train(task, task.batch_at, loop, reporter=reporter)
+    log = train(task, task.batch_at, loop, team=team, reporter=reporter)
     metrics: dict[str, object] = {
         "n_patches": len(patches),
+        "workers": team.size,
         "share_with_neighbours": round(task.share_with_neighbours, 4),
         **log.rows[-1],
     }
+    if team.rank:
+        return metrics
     return _written(run, "sslp", task.network.backbone, settings, metrics)
 
 
-def _patches(run: PatchRun, progress: Progress | None) -> PlacedPatches:
+def patches_of(run: PatchRun, progress: Progress | None = None) -> PlacedPatches:
+    """Return the patches of a run, cutting them unless that is done."""
     return cut_placed(
         run.out_dir / "patches",
         slides=run.slides,

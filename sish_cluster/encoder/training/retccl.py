@@ -35,6 +35,7 @@ from sish_cluster.encoder.training.retccl_losses import (
     cross_level_loss,
     weighted_infonce,
 )
+from sish_cluster.encoder.training.team import ALONE, Team, share_of
 from sish_cluster.encoder.training.views import ViewSettings, views_of
 
 
@@ -87,12 +88,16 @@ class RetCclSettings:
                 "RetCCL needs 0 < same_cluster_weight <= 1 and 0 <= momentum < 1; got"
                 f" {self.same_cluster_weight} and {self.momentum}"
             )
-        if self.batch < 2 * self.key_chunks or self.key_chunks < 1:
-            raise BadRequest(
-                f"each of {self.key_chunks} key chunks needs two patches of a batch; got a batch of"
-                f" {self.batch}",
-                field="batch",
-            )
+        _check_chunks(self.key_chunks, self.batch)
+
+
+def _check_chunks(key_chunks: int, patches: int) -> None:
+    if patches < 2 * key_chunks or key_chunks < 1:
+        raise BadRequest(
+            f"each of {key_chunks} key chunks needs two patches of a batch or of a worker's share of it;"
+            f" got {patches} patches",
+            field="batch",
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -116,13 +121,24 @@ class RetCclTask:
         How.
     device
         Where.
+    team
+        The workers that share every batch. The queue and the clusters are those of the whole batch;
+        batch norms, and the key chunks with them, are of each worker's share.
     """
 
     def __init__(
-        self, patches: PlacedPatches, settings: RetCclSettings, *, device: torch.device
+        self,
+        patches: PlacedPatches,
+        settings: RetCclSettings,
+        *,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         self.settings = settings
         self.passes = Passes(len(patches), settings.batch, settings.rng_seed)
+        self._team = team
+        self._own = share_of(team, settings.batch)
+        _check_chunks(settings.key_chunks, settings.batch // team.size)
         self._pixels = patches.pixels
         self._device = device
         with torch.random.fork_rng(devices=[]):
@@ -158,11 +174,14 @@ class RetCclTask:
         return self.passes.steps * self.settings.passes
 
     def batch_at(self, step: int, generator: torch.Generator) -> ThreeViews:
-        """Return the patches of a step in three views."""
-        rows = self.passes.rows_at(step)
-        patches = torch.from_numpy(np.asarray(self._pixels[np.sort(rows)])).to(self._device)
-        q1, k, q2 = (views_of(patches, self.settings.views, generator) for _ in range(3))
-        return ThreeViews(torch.from_numpy(np.sort(rows)).to(self._device), q1, k, q2)
+        """Return this worker's patches of a step in three views."""
+        rows = np.sort(self.passes.rows_at(step))[self._own]
+        patches = torch.from_numpy(np.asarray(self._pixels[rows])).to(self._device)
+        among = (self._own.start, self.settings.batch)
+        q1, k, q2 = (
+            views_of(patches, self.settings.views, generator, among=among) for _ in range(3)
+        )
+        return ThreeViews(torch.from_numpy(rows).to(self._device), q1, k, q2)
 
     def losses_of(self, batch: ThreeViews, step: int) -> Mapping[str, torch.Tensor]:
         """Return 1/2 NCE(q1, k) + 1/2 NCE(q2, k) + lambda CLD, and its parts."""
@@ -186,14 +205,14 @@ class RetCclTask:
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Let the momentum encoder follow, and put the batch's keys into the queue."""
+        """Let the momentum encoder follow, and put the keys of all workers into the queue."""
         keep = self.settings.momentum
         pairs = zip(self.key.parameters(), self.query.parameters(), strict=True)
         for slow, fast in pairs:
             slow.mul_(keep).add_(fast, alpha=1.0 - keep)
         if self._fresh is not None:
             rows, keys = self._fresh
-            self.queue.add(keys.instances, keys.groups, rows)
+            self.queue.add(*map(self._team.gathered, (keys.instances, keys.groups, rows)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: all state is in the module."""
@@ -215,12 +234,18 @@ class RetCclTask:
         )
 
     def _clusters(self, heads: TwoHeads, draws: torch.Generator) -> Clusters:
-        count = min(self.settings.clusters, max(1, len(heads.groups) // 2))
-        return clusters_of(
-            heads.groups.detach(),
-            count=count,
+        """Return the whole batch's centres, and the labels of this worker's share."""
+        groups = self._team.gathered(heads.groups.detach())
+        found = clusters_of(
+            groups,
+            count=min(self.settings.clusters, max(1, len(groups) // 2)),
             iterations=self.settings.kmeans_iterations,
             generator=draws,
+        )
+        # A GPU adds in no fixed order: one worker's clusters hold for all.
+        centres = self._team.from_first(found.centres)
+        return Clusters(
+            self._team.from_first(found.labels)[share_of(self._team, len(groups))], centres
         )
 
     def _contrast(

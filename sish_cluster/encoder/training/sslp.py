@@ -28,6 +28,7 @@ from sish_cluster.encoder.training.passes import Passes, cosine_rate, generator_
 from sish_cluster.encoder.training.places import PlacedPatches
 from sish_cluster.encoder.training.sslp_losses import self_loss, share_loss, spatial_weight
 from sish_cluster.encoder.training.sslp_positives import Neighbours, drawn_negatives, kin_of
+from sish_cluster.encoder.training.team import ALONE, Team, share_of
 from sish_cluster.encoder.training.views import ViewSettings, views_of
 
 
@@ -99,13 +100,22 @@ class SslpTask:
         How.
     device
         Where.
+    team
+        The workers that share every batch; each holds the whole bank, and remembers all batches.
     """
 
     def __init__(
-        self, patches: PlacedPatches, settings: SslpSettings, *, device: torch.device
+        self,
+        patches: PlacedPatches,
+        settings: SslpSettings,
+        *,
+        device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         self.settings = settings
         self.passes = Passes(len(patches), settings.batch, settings.rng_seed)
+        self._team = team
+        self._own = share_of(team, settings.batch)
         self._pixels = patches.pixels
         self._device = device
         self._neighbours = Neighbours(patches.slides, patches.places, reach=settings.reach)
@@ -150,10 +160,11 @@ class SslpTask:
         return self.passes.steps * self.settings.passes
 
     def batch_at(self, step: int, generator: torch.Generator) -> OneView:
-        """Return the patches of a step, one view of each."""
-        rows = np.sort(self.passes.rows_at(step))
+        """Return this worker's patches of a step, one view of each."""
+        rows = np.sort(self.passes.rows_at(step))[self._own]
         patches = torch.from_numpy(np.asarray(self._pixels[rows])).to(self._device)
-        views = views_of(patches, self.settings.views, generator)
+        among = (self._own.start, self.settings.batch)
+        views = views_of(patches, self.settings.views, generator, among=among)
         return OneView(torch.from_numpy(rows).to(self._device), views)
 
     def losses_of(self, batch: OneView, step: int) -> Mapping[str, torch.Tensor]:
@@ -172,9 +183,10 @@ class SslpTask:
         return {"loss": loss, **losses}
 
     def after_step(self, step: int) -> None:
-        """Let the bank remember the batch."""
+        """Let the bank remember the batch, the shares of all workers."""
         if self._fresh is not None:
-            self.bank.remember(*self._fresh, keep=self.settings.memory_kept)
+            rows, found = map(self._team.gathered, self._fresh)
+            self.bank.remember(rows, found, keep=self.settings.memory_kept)
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: all state is in the module."""
@@ -186,7 +198,9 @@ class SslpTask:
     def _refit(self, pass_number: int) -> None:
         count = min(self.settings.clusters, max(1, len(self.bank) // 10))
         draws = generator_at(self.settings.rng_seed, "clusters", pass_number)
-        self.bank.refit(count=count, generator=draws)
+        if self._team.rank == 0:
+            self.bank.refit(count=count, generator=draws)
+        self.bank.labels.copy_(self._team.from_first(self.bank.labels))
 
     def _parts(
         self, logits: torch.Tensor, rows: torch.Tensor, step: int
@@ -220,11 +234,12 @@ class SslpTask:
         itself = torch.zeros_like(excluded).scatter(1, rows[:, None], True)
         excluded = torch.where(excluded.all(dim=1, keepdim=True), itself, excluded)
         share = self.settings.negative_share
+        draw = step * self._team.size + self._team.rank
         return drawn_negatives(
             logits,
             excluded,
             share=share,
             count=min(self.settings.negatives, max(1, int(share * len(self.bank)))),
             beta=self.settings.negative_beta,
-            generator=generator_at(self.settings.rng_seed, "negative", step),
+            generator=generator_at(self.settings.rng_seed, "negative", draw),
         )

@@ -64,7 +64,11 @@ class ViewSettings:
 
 
 def views_of(
-    patches: torch.Tensor, settings: ViewSettings, generator: torch.Generator
+    patches: torch.Tensor,
+    settings: ViewSettings,
+    generator: torch.Generator,
+    *,
+    among: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Return one random view of each patch.
 
@@ -76,13 +80,17 @@ def views_of(
         How far views may differ.
     generator
         On the CPU; draws everything, so equal states give equal views.
+    among
+        (first, n_all): the patches are those from ``first`` on of a batch of ``n_all``, and get the views
+        they get in it; None for a batch of their own.
 
     Returns
     -------
     float32 (n, 3, side_px, side_px), ImageNet-normalised, on the patches' device.
     """
     views = patches.permute(0, 3, 1, 2).float() / 255.0
-    draw = _Draw(len(patches), patches.device, generator)
+    first, total = among or (0, len(patches))
+    draw = _Draw(total, slice(first, first + len(patches)), patches.device, generator)
     views = _cropped(views, settings, draw)
     jittered = _coloured(views, settings, draw)
     views = torch.where(draw.chosen(settings.jittered), jittered, views)
@@ -113,22 +121,25 @@ def grey_of(views: torch.Tensor) -> torch.Tensor:
 
 
 class _Draw:
-    """Random numbers per view, drawn on the CPU so that devices agree."""
+    """Random numbers per view, drawn for a whole batch and on the CPU, so that shares and devices agree."""
 
-    def __init__(self, count: int, device: torch.device, generator: torch.Generator) -> None:
-        self._count = count
+    def __init__(
+        self, total: int, own: slice, device: torch.device, generator: torch.Generator
+    ) -> None:
+        self._total = total
+        self._own = own
         self._device = device
         self._generator = generator
 
     def uniform(self, low: float, high: float) -> torch.Tensor:
         """Return (n,) numbers of [low, high)."""
-        drawn = torch.rand(self._count, generator=self._generator)
+        drawn = torch.rand(self._total, generator=self._generator)[self._own]
         return (low + (high - low) * drawn).to(self._device)
 
     def whole(self, below: int) -> torch.Tensor:
         """Return (n,) whole numbers of 0..below-1."""
-        drawn = torch.randint(below, (self._count,), generator=self._generator)
-        return drawn.to(self._device)
+        drawn = torch.randint(below, (self._total,), generator=self._generator)
+        return drawn[self._own].to(self._device)
 
     def chosen(self, share: float) -> torch.Tensor:
         """Return (n, 1, 1, 1) booleans, true with probability ``share``."""

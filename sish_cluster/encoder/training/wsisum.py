@@ -27,6 +27,7 @@ from sish_cluster.encoder.networks.wsisum import SummaryNetwork, SummaryShape, v
 from sish_cluster.encoder.summary import cluster_labels, drawn_in_proportion
 from sish_cluster.encoder.summary_files import SlideFeatures, read_features
 from sish_cluster.encoder.training.passes import Passes, cosine_rate, set_rate
+from sish_cluster.encoder.training.team import ALONE, Team, share_of
 from sish_cluster.encoder.training.wsisum_losses import drawn_visible, summary_losses
 
 
@@ -120,6 +121,15 @@ class SlideGroup:
     teachers: torch.Tensor
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Shown:
+    """One slide of a step: its number, the patches drawn of it (p, d), those visible int64 (1, v)."""
+
+    number: int
+    sample: npt.NDArray[np.float32]
+    visible: torch.Tensor
+
+
 class WsisumTask:
     """WSISum as a `TrainingTask`.
 
@@ -133,6 +143,8 @@ class WsisumTask:
         How.
     device
         Where.
+    team
+        The workers that share every batch.
     """
 
     def __init__(
@@ -142,6 +154,7 @@ class WsisumTask:
         settings: WsisumSettings,
         *,
         device: torch.device,
+        team: Team = ALONE,
     ) -> None:
         if teachers.shape != (len(shelf), settings.shape.width):
             raise BadRequest(
@@ -150,6 +163,7 @@ class WsisumTask:
             )
         self.settings = settings
         self.passes = Passes(len(shelf), settings.batch, settings.rng_seed)
+        self._own = share_of(team, settings.batch)
         self._shelf = shelf
         self._teachers = torch.from_numpy(teachers)
         self._device = device
@@ -184,12 +198,14 @@ class WsisumTask:
         return self.passes.steps * self.settings.passes
 
     def batch_at(self, step: int, generator: torch.Generator) -> list[SlideGroup]:
-        """Return the slides of a step, sampled and masked, grouped by how many patches each has."""
-        groups: dict[int, list[tuple[npt.NDArray[np.float32], int]]] = {}
-        for number in self.passes.rows_at(step).tolist():
-            sample = self._sample(number, generator)
-            groups.setdefault(len(sample), []).append((sample, number))
-        return [self._group(members, generator) for _, members in sorted(groups.items())]
+        """Return this worker's slides of a step, sampled and masked, in groups of as many patches."""
+        rows = self.passes.rows_at(step)
+        seeds = torch.randint(2**62, (len(rows),), generator=generator)
+        groups: dict[int, list[_Shown]] = {}
+        for number, seed in zip(rows[self._own].tolist(), seeds[self._own].tolist(), strict=True):
+            shown = self._shown(number, torch.Generator().manual_seed(seed))
+            groups.setdefault(len(shown.sample), []).append(shown)
+        return [self._group(members) for _, members in sorted(groups.items())]
 
     def losses_of(self, batch: list[SlideGroup], step: int) -> Mapping[str, torch.Tensor]:
         """Return MSE(masked) + MSE(decoded cls, teacher), averaged over slides, and its parts."""
@@ -215,6 +231,11 @@ class WsisumTask:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take nothing back."""
 
+    def _shown(self, number: int, generator: torch.Generator) -> _Shown:
+        sample = self._sample(number, generator)
+        count = visible_count(len(sample), self.settings.mask_ratio)
+        return _Shown(number, sample, drawn_visible(1, len(sample), count, generator))
+
     def _sample(self, number: int, generator: torch.Generator) -> npt.NDArray[np.float32]:
         """Return up to ``patches`` of a slide's embeddings, in the order of its file."""
         features = self._shelf.slide(number).features
@@ -231,16 +252,9 @@ class WsisumTask:
         rng = np.random.Generator(np.random.Philox(seed))
         return features[drawn_in_proportion(labels, chosen.patches, rng)]
 
-    def _group(
-        self, members: list[tuple[npt.NDArray[np.float32], int]], generator: torch.Generator
-    ) -> SlideGroup:
-        patches = torch.from_numpy(np.stack([sample for sample, _ in members]))
-        visible = drawn_visible(
-            len(patches),
-            patches.shape[1],
-            visible_count(patches.shape[1], self.settings.mask_ratio),
-            generator,
-        )
-        teachers = self._teachers[[number for _, number in members]]
+    def _group(self, members: list[_Shown]) -> SlideGroup:
+        patches = torch.from_numpy(np.stack([shown.sample for shown in members]))
+        visible = torch.cat([shown.visible for shown in members])
+        teachers = self._teachers[[shown.number for shown in members]]
         parts = (part.to(self._device) for part in (patches, visible, teachers))
         return SlideGroup(*parts)

@@ -30,6 +30,7 @@ from sish_cluster.encoder.summary_teacher import (
 )
 from sish_cluster.encoder.training.loop import LoopSettings, Reporter, train
 from sish_cluster.encoder.training.loop_log import CLOCK
+from sish_cluster.encoder.training.team import ALONE, Team
 from sish_cluster.encoder.training.wsisum import FeatureShelf, WsisumSettings, WsisumTask
 
 MODEL_FILE, METRICS_FILE = "wsisum.safetensors", "metrics.json"
@@ -60,9 +61,15 @@ def width_of(folder: Path) -> int:
 
 
 def train_wsisum(
-    run: WsisumRun, settings: WsisumSettings, *, reporter: Reporter | None = None
+    run: WsisumRun,
+    settings: WsisumSettings,
+    *,
+    team: Team = ALONE,
+    reporter: Reporter | None = None,
 ) -> dict[str, object]:
     """Train a summary network, write the model and metrics, and return the metrics.
+
+    Of several workers, which are a ``team``, each calls this; the first writes.
 
     Raises
     ------
@@ -75,7 +82,7 @@ def train_wsisum(
     """
     shelf = FeatureShelf(feature_files(run.features))
     teachers, projection = teachers_of(shelf, run.teachers, settings.shape.width)
-    task = WsisumTask(shelf, teachers, settings, device=device_of(run.device))
+    task = WsisumTask(shelf, teachers, settings, device=device_of(run.device), team=team)
     what = {
         "settings": dataclasses.asdict(settings),
         "features": shelf.identity,
@@ -91,13 +98,16 @@ def train_wsisum(
         identity=f"wsisum {digest_of(canonical_bytes(what))}",
         title=f"wsisum, {len(shelf):,} slides",
     )
-    log = train(task, task.batch_at, loop, reporter=reporter)
-    write_summary_model(run.out_dir / MODEL_FILE, task.network, projection)
+    log = train(task, task.batch_at, loop, team=team, reporter=reporter)
     last = dict(log.rows[-1])
+    if team.rank:
+        return {**last}
+    write_summary_model(run.out_dir / MODEL_FILE, task.network, projection)
     metrics: dict[str, object] = {
         "model": MODEL_FILE,
         "digest": read_summary_model(run.out_dir / MODEL_FILE).digest,
         "n_slides": len(shelf),
+        "workers": team.size,
         "teacher": "slide vectors" if run.teachers else "mean embedding",
         "training_s": round(last.pop(CLOCK, 0.0)),
         **last,
