@@ -57,7 +57,7 @@ def results_table(searches: Sequence[tuple[str, SearchResult]], *, title: str = 
     """Return the ranked slides of some searches, (query name, answer) each.
 
     Coverage stands beside each query's first slide: it belongs to the search, not to a slide. Where no
-    slide has the label that was voted on, there is nothing to be certain of.
+    slide has the label that was voted on, or the ranking weighs no labels, there is no certainty.
     """
     table = Table(title=title or None, title_justify="left", header_style="bold")
     for heading in ("query", "rank", "slide", "diagnosis", "site"):
@@ -83,7 +83,7 @@ def _add_search(table: Table, name: str, result: SearchResult) -> None:
             escape(found.slide.slide_id),
             escape(found.slide.diagnosis or "-"),
             escape(found.slide.site or "-"),
-            f"{found.certainty:.2f}" if result.votes else "-",
+            f"{found.certainty:.2f}" if result.has_certainty else "-",
             distance_cell(found.distance, result),
             str(len(found.matches)),
             "" if row else coverage,

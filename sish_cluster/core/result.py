@@ -124,6 +124,11 @@ class SearchResult:
         total = self.eligible * self.n_query_patches
         return self.examined / total if total else 1.0
 
+    @property
+    def has_certainty(self) -> bool:
+        """Whether certainties mean anything: labels were voted on, by a ranking that weighs them."""
+        return bool(self.votes) and self.ranking is not Ranking.RRF
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class PatchesResult:

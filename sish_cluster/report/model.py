@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from sish_cluster.core.counting import counted
 from sish_cluster.core.embedding import cosine_of
 from sish_cluster.core.query import Filter, Mode, SearchSettings
-from sish_cluster.core.result import SearchResult
+from sish_cluster.core.result import SearchResult, SlideResult
 from sish_cluster.core.slide import Slide
 
 
@@ -81,6 +81,13 @@ def distance_text(distance: float, *, is_direct: bool) -> str:
     return counted(int(distance), "bit") if distance == int(distance) else f"{distance:g} bits"
 
 
+def certainty_text(found: SlideResult, result: SearchResult) -> str:
+    """Return how sure a result is, or why nobody can say: an entropy of no labels is 0, which is no certainty."""
+    if not result.votes:
+        return "no labels"
+    return f"{found.certainty:.0%}" if result.has_certainty else f"not told by {result.ranking}"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class BoxView:
     """A patch's square on a thumbnail, in the slide's level-0 pixels, with the text beside it."""
@@ -131,7 +138,8 @@ class PairView:
     """The query slide the patch is of, where there are several."""
     likeness: str
     """How alike they are, in words."""
-    uncertainty: float
+    uncertainty: str
+    """Bits; ``""`` where there is no certainty."""
     query: PictureView
     result: PictureView
 
@@ -144,7 +152,7 @@ class ResultView:
     name: str
     labels: Sequence[tuple[str, str]]
     distance: str
-    certainty: float
+    certainty: str
     n_matches: int
     agrees: bool | None
     """Whether its label is the query's; None where either is unknown."""

@@ -81,6 +81,22 @@ def test_the_page_tells_everything_the_answer_says(searched):
         assert words in text, words
 
 
+def test_a_collection_without_labels_has_no_certainty(searched):
+    result = dataclasses.replace(searched.result, votes={}, predicted_label="")
+    text = Page(page_without_pictures(dataclasses.replace(searched, result=result))).text
+    assert text.count("no labels") == 3  # the nearest slide's row and both slides' cards
+    assert "certainty 50%" not in text
+    assert ", uncertainty" not in text
+
+
+def test_a_ranking_that_weighs_no_labels_has_no_certainty(searched):
+    result = dataclasses.replace(searched.result, ranking=Ranking.RRF)
+    text = Page(page_without_pictures(dataclasses.replace(searched, result=result))).text
+    assert text.count("not told by rrf") == 3
+    assert ", uncertainty" not in text
+    assert "Vote: A" in text
+
+
 def test_nothing_in_a_label_or_name_becomes_markup(searched):
     page = Page(page_without_pictures(searched))
     assert page.all("script") == []
