@@ -142,6 +142,8 @@ class SlideReader:
         Size at level 0, px.
     level_count
         Levels in the file, at least 1.
+    downsamples
+        Level-0 pixels a pixel of each level covers, a side.
     """
 
     def __init__(self, path: Path, image: ImageFile, stated: StatedMpp) -> None:
@@ -151,7 +153,7 @@ class SlideReader:
         self.size = image.level_sizes[0]
         self.level_count = len(image.level_sizes)
         self._image = image
-        self._downsamples = [
+        self.downsamples = [
             (self.size.width / s.width + self.size.height / s.height) / 2 for s in image.level_sizes
         ]
 
@@ -202,6 +204,12 @@ class SlideReader:
         """
         return self._scaled(box, Size(side_px, side_px))
 
+    def level_region(self, box: Box, level: int) -> Rgb:
+        """Return a box as one level has it (h, w, 3), in that level's pixels."""
+        sides = (box.size.width, box.size.height)
+        size = Size(*(max(1, round(side / self.downsamples[level])) for side in sides))
+        return self._image.read((box.left, box.top), level, size)
+
     def thumbnail(self, max_side_px: int) -> Rgb:
         """Return the whole slide (h, w, 3), its longer side at most ``max_side_px``, never enlarged."""
         return self._overview(max(self.size.width, self.size.height) / max_side_px)
@@ -220,15 +228,15 @@ class SlideReader:
             )
         return self._scaled(Box(0, 0, self.size.width, self.size.height), out)
 
-    def _level_for(self, downsample: float) -> int:
-        """Return the coarsest level that still holds the pixels asked for."""
-        fine = [i for i, d in enumerate(self._downsamples) if d <= downsample * MAX_UPSAMPLING]
-        return max(fine, key=lambda i: self._downsamples[i], default=0)
+    def level_for(self, downsample: float) -> int:
+        """Return the coarsest level that still holds the pixels of this many level-0 pixels each."""
+        fine = [i for i, d in enumerate(self.downsamples) if d <= downsample * MAX_UPSAMPLING]
+        return max(fine, key=lambda i: self.downsamples[i], default=0)
 
     def _scaled(self, box: Box, out: Size) -> Rgb:
         """Return ``box`` as ``out`` pixels, reading at most `READ_PX` at a time."""
-        level = self._level_for(min(box.size.width / out.width, box.size.height / out.height))
-        downsample = self._downsamples[level]
+        level = self.level_for(min(box.size.width / out.width, box.size.height / out.height))
+        downsample = self.downsamples[level]
         width = max(1, round(box.size.width / downsample))
         height = max(1, round(box.size.height / downsample))
         if width * height > READ_PX and max(out.width, out.height) > 1:

@@ -25,7 +25,7 @@ ONE = ActorSettings(n_actors=1, poll_s=0.01)
 @pytest.fixture
 def actors(monkeypatch, encoder):
     """Local actors share the tests' encoder instead of reading the weights again."""
-    monkeypatch.setattr("sish_cluster.encoder.local_actor.Encoder", lambda settings: encoder)
+    monkeypatch.setattr("sish_cluster.encoder.local_actor.Encoder", lambda settings, **_: encoder)
     return encoder
 
 
@@ -140,7 +140,7 @@ def test_a_slide_that_makes_no_progress_is_given_up_and_the_next_one_runs(
         yield from plain(self, entry, ticket)
 
     monkeypatch.setattr(SlideReaderActor, "items", hanging)
-    monkeypatch.setattr("sish_cluster.encoder.local_actor.Encoder", lambda settings: encoder)
+    monkeypatch.setattr("sish_cluster.encoder.local_actor.Encoder", lambda settings, **_: encoder)
     stuck = CatalogueEntry(glands.path, Slide("stuck"), None)
     settings = ActorSettings(n_actors=1, poll_s=0.01, stall_timeout_s=12.0)
     found = by_id(encode_all([stuck, glands], encoder.settings, ray=False, actors=settings))
