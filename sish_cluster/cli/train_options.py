@@ -12,6 +12,7 @@ import click
 from sish_cluster.cli.networks import FILE
 
 if TYPE_CHECKING:
+    from sish_cluster.cli.train import TrainingBar
     from sish_cluster.encoder.training.patch_run import PatchRun
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -21,7 +22,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
 def run_options(command: Decorated) -> Decorated:
-    """Add ``--out``, ``--seed``, ``--threads``, ``--device`` and ``--checkpoint-every``."""
+    """Add ``--out``, ``--seed``, ``--threads``, ``--device``, ``--checkpoint-every`` and the workers."""
     options = [
         click.option(
             "--out",
@@ -39,10 +40,82 @@ def run_options(command: Decorated) -> Decorated:
             show_default=True,
             help="Steps between checkpoints.",
         ),
-        click.option("--threads", type=click.IntRange(1), help="Threads of torch.  [default: all]"),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            help="Threads of torch, of each worker.  [default: all, shared evenly]",
+        ),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto."),
     ]
+    return worker_options(_decorated(command, options))
+
+
+def worker_options(command: Decorated) -> Decorated:
+    """Add ``--workers``, ``--gpus-per-worker`` and ``--ray-address``."""
+    options = [
+        click.option(
+            "--workers",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Processes that share every batch, under Ray Train; 1 trains here, without Ray.",
+        ),
+        click.option(
+            "--gpus-per-worker",
+            type=click.FloatRange(0),
+            help="Below 1, workers share a GPU.  [default: 1 where there are GPUs]",
+        ),
+        click.option("--ray-address", help="A Ray cluster to train on.  [default: one of its own]"),
+    ]
     return _decorated(command, options)
+
+
+def trained(
+    training: Callable[..., dict[str, object]],
+    options: Mapping[str, Any],
+    *,
+    batch: int,
+    bar: TrainingBar,
+    prepare: Callable[[], object],
+) -> dict[str, object]:
+    """Run a training here or on ``--workers``, and return its metrics.
+
+    Parameters
+    ----------
+    training
+        Takes ``reporter`` and, of several workers, ``team``.
+    options
+        The command's.
+    batch
+        Examples a step, of all workers together.
+    bar
+        Shows the steps.
+    prepare
+        Does what is done once, before workers read it.
+    """
+    if options["workers"] == 1:
+        for name in ("gpus_per_worker", "ray_address"):
+            if options[name] is not None:
+                raise click.UsageError(
+                    f"--{name.replace('_', '-')} is about several workers: give --workers 2 or more"
+                )
+        prepare()
+        return training(reporter=bar.report)
+    from sish_cluster.encoder.training.distributed import WorkerSettings, ray_workers
+    from sish_cluster.encoder.training.team import even_share
+
+    even_share(batch, options["workers"])
+    asked = WorkerSettings(
+        options["workers"],
+        gpus_per_worker=options["gpus_per_worker"],
+        threads=options["threads"],
+        device=options["device"],
+        address=options["ray_address"],
+    )
+    bar.say("starting workers")
+    with ray_workers(asked) as workers:
+        prepare()
+        return workers.run(training, options["out"], reporter=bar.report)
 
 
 def patch_options(command: Decorated) -> Decorated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import click
@@ -9,7 +10,13 @@ import click
 from sish_cluster.cli.options import ExampleCommand
 from sish_cluster.cli.output import printed_json
 from sish_cluster.cli.train import TrainingBar
-from sish_cluster.cli.train_options import given, patch_options, patch_run_of, run_options
+from sish_cluster.cli.train_options import (
+    given,
+    patch_options,
+    patch_run_of,
+    run_options,
+    trained,
+)
 
 SHOWN = ("loss", "contrast", "groups")
 """Values beside the bar."""
@@ -20,6 +27,7 @@ SHOWN = ("loss", "contrast", "groups")
     cls=ExampleCommand,
     examples=[
         "sish train retccl --slides slides/ --labels labels.csv --out runs/retccl",
+        "sish train retccl --slides slides/ --out runs/retccl --workers 4 --gpus-per-worker 1",
         "sish train retccl --tiles tiles/ --out runs/trial --depth 18 --patch-px 128 --view-px 64"
         " --batch 64 --queue 1024 --clusters 24 --passes 20",
     ],
@@ -37,7 +45,7 @@ def retccl(**options: Any) -> None:
     command after an interruption, and it goes on with the same loss curve.
     """
     run = patch_run_of(options)
-    from sish_cluster.encoder.training.patch_run import train_retccl
+    from sish_cluster.encoder.training.patch_run import patches_of, train_retccl
     from sish_cluster.encoder.training.retccl import RetCclSettings
     from sish_cluster.encoder.training.views import ViewSettings
 
@@ -56,10 +64,13 @@ def retccl(**options: Any) -> None:
     )
     settings = given(settings, options, *names)
     with TrainingBar("retccl", shown=SHOWN) as bar:
-        found = train_retccl(
-            run,
-            settings,
-            reporter=bar.report,
-            cutting_progress=lambda what, done, total: bar.say(f"{done}/{total} {what[:60]}"),
+        found = trained(
+            functools.partial(train_retccl, run, settings),
+            options,
+            batch=settings.batch,
+            bar=bar,
+            prepare=lambda: patches_of(
+                run, lambda what, done, total: bar.say(f"{done}/{total} {what[:60]}")
+            ),
         )
     printed_json(found)

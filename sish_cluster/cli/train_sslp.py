@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import click
@@ -9,7 +10,13 @@ import click
 from sish_cluster.cli.options import ExampleCommand
 from sish_cluster.cli.output import printed_json
 from sish_cluster.cli.train import TrainingBar
-from sish_cluster.cli.train_options import given, patch_options, patch_run_of, run_options
+from sish_cluster.cli.train_options import (
+    given,
+    patch_options,
+    patch_run_of,
+    run_options,
+    trained,
+)
 
 SHOWN = ("loss", "self", "intra", "inter")
 """Values beside the bar."""
@@ -20,6 +27,7 @@ SHOWN = ("loss", "self", "intra", "inter")
     cls=ExampleCommand,
     examples=[
         "sish train sslp --slides slides/ --labels labels.csv --out runs/sslp",
+        "sish train sslp --slides slides/ --out runs/sslp --workers 4 --gpus-per-worker 1",
         "sish train sslp --tiles tiles/ --out runs/trial --patch-px 128 --view-px 64 --batch 64"
         " --passes 30",
     ],
@@ -39,7 +47,7 @@ def sslp(**options: Any) -> None:
     repeat the command after an interruption, and it goes on with the same loss curve.
     """
     run = patch_run_of(options)
-    from sish_cluster.encoder.training.patch_run import train_sslp
+    from sish_cluster.encoder.training.patch_run import patches_of, train_sslp
     from sish_cluster.encoder.training.sslp import SslpSettings
     from sish_cluster.encoder.training.views import ViewSettings
 
@@ -49,10 +57,13 @@ def sslp(**options: Any) -> None:
     names = ("depth", "width", "passes", "batch", "learning_rate", "head", "reach", "clusters")
     settings = given(settings, options, *names)
     with TrainingBar("sslp", shown=SHOWN) as bar:
-        found = train_sslp(
-            run,
-            settings,
-            reporter=bar.report,
-            cutting_progress=lambda what, done, total: bar.say(f"{done}/{total} {what[:60]}"),
+        found = trained(
+            functools.partial(train_sslp, run, settings),
+            options,
+            batch=settings.batch,
+            bar=bar,
+            prepare=lambda: patches_of(
+                run, lambda what, done, total: bar.say(f"{done}/{total} {what[:60]}")
+            ),
         )
     printed_json(found)

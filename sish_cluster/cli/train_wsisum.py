@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from sish_cluster.cli.networks import FILE
 from sish_cluster.cli.options import ExampleCommand
 from sish_cluster.cli.output import printed_json
 from sish_cluster.cli.train import TrainingBar
-from sish_cluster.cli.train_options import FOLDER, given, run_options, set_threads
+from sish_cluster.cli.train_options import (
+    FOLDER,
+    given,
+    run_options,
+    set_threads,
+    trained,
+)
 
 SHOWN = ("loss", "masked", "slide")
 """Values beside the bar."""
@@ -76,7 +83,9 @@ def wsisum(*, features: Path | None, teachers: tuple[Path, ...], **options: Any)
     set_threads(options)
     features = features or _embedded(options)
     sizes = {name: options[name] for name in SIZES if options[name] is not None}
-    batch = options.pop("batch") or min(WsisumSettings().batch, len(feature_files(features)))
+    batch = options.pop("batch") or _batch_of(
+        min(WsisumSettings().batch, len(feature_files(features))), options["workers"]
+    )
     settings = WsisumSettings(
         shape=shape_for(width_of(features), **sizes), batch=batch, rng_seed=options["rng_seed"]
     )
@@ -89,8 +98,19 @@ def wsisum(*, features: Path | None, teachers: tuple[Path, ...], **options: Any)
         checkpoint_every=options["checkpoint_every"],
     )
     with TrainingBar("wsisum", shown=SHOWN) as bar:
-        found = train_wsisum(run, settings, reporter=bar.report)
+        found = trained(
+            functools.partial(train_wsisum, run, settings),
+            options,
+            batch=batch,
+            bar=bar,
+            prepare=lambda: None,
+        )
     printed_json(found)
+
+
+def _batch_of(most: int, workers: int) -> int:
+    """Return the largest batch of at most ``most`` slides that the workers share evenly."""
+    return max(workers, most - most % workers)
 
 
 def _embedded(options: dict[str, Any]) -> Path:

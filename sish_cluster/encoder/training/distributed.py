@@ -15,12 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
-import pickle
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,17 +27,19 @@ import torch
 
 from sish_cluster.core.errors import BadRequest, EncoderUnavailable, SishError
 from sish_cluster.encoder.ray_cluster import connected
-from sish_cluster.encoder.training.loop import Reporter, StepReport
+from sish_cluster.encoder.training.loop import Reporter
 from sish_cluster.encoder.training.team import ProcessTeam, Team
+from sish_cluster.encoder.training.worker_notes import (
+    TOLD_EVERY_S,
+    Follower,
+    Teller,
+    has_outcome,
+    read_outcome,
+    write_outcome,
+)
 
 SCRATCH = "workers"
 """Folder in the run's folder for what the workers tell while they run."""
-
-STEPS_FILE, OUTCOME_FILE = "steps.jsonl", "outcome.pickle"
-"""Steps as worker 0 tells them, and at the end the metrics or what went wrong."""
-
-TOLD_EVERY_S = 0.25
-"""Least seconds between two steps that worker 0 tells, rows of the log aside: a bar shows no more."""
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Memory of our own cluster's object store: trainings put next to nothing there."""
@@ -131,7 +130,8 @@ class Workers:
         out_dir
             The run's folder.
         reporter
-            Told about steps on a thread of its own, about those that end a row of the log always.
+            Told about some steps, about those that end a row of the log always; an error it raises ends the
+            training when Ray is left.
 
         Raises
         ------
@@ -144,11 +144,33 @@ class Workers:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         try:
-            with _told(scratch / STEPS_FILE, reporter):
-                failure = self._fitted(training, scratch)
-            return _outcome(scratch / OUTCOME_FILE, self._settings, failure)
+            failure = self._followed(training, scratch, reporter)
+            found = read_outcome(scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+        if found is None:
+            raise _ended(self._settings, failure) from failure
+        return found
+
+    def _followed(
+        self, training: Training, scratch: Path, reporter: Reporter | None
+    ) -> BaseException | None:
+        """Run the workers to their end and report their steps; return what Ray Train says against it."""
+        failures: list[BaseException | None] = []
+        # Ray Train would take over Ctrl-C in the main thread, and keep it.
+        thread = threading.Thread(
+            target=lambda: failures.append(self._fitted(training, scratch)),
+            name="ray train",
+            daemon=True,
+        )
+        follower = Follower(scratch, reporter)
+        with _environment(QUIET_TRAIN):
+            thread.start()
+            while thread.is_alive():
+                thread.join(TOLD_EVERY_S)
+                follower.look()
+        follower.look()
+        return failures[0] if failures else None
 
     def _fitted(self, training: Training, scratch: Path) -> BaseException | None:
         """Run the workers to their end; return what Ray Train says against it."""
@@ -180,107 +202,40 @@ class Workers:
                 worker_runtime_env={"env_vars": _worker_environment(gpus)},
             ),
         )
-        with _environment(QUIET_TRAIN):
-            try:
-                trainer.fit()
-            except Exception as error:  # Ray raises what it likes, also when it is gone.
-                return error
+        try:
+            trainer.fit()
+        except Exception as error:  # Ray raises what it likes, also when it is gone.
+            return error
         return None
 
 
 def _work(config: dict[str, Any]) -> None:
     """Run a training in a worker; leave the metrics, or what went wrong, for the driver."""
     scratch = Path(config["scratch"])
-    outcome = scratch / OUTCOME_FILE
-    if outcome.exists():
+    if has_outcome(scratch):
         return  # A worker of the group before failed for good: trying again would fail again.
     with contextlib.suppress(OSError):
         os.chdir(config["folder"])
     torch.set_num_threads(config["threads"])
     team = ProcessTeam()
-    tell = Teller(scratch / STEPS_FILE) if team.rank == 0 else None
     try:
-        metrics = config["training"](team=team, reporter=tell)
+        metrics = config["training"](
+            team=team, reporter=Teller(scratch) if team.rank == 0 else None
+        )
     except SishError as error:
-        _write_outcome(outcome, error)
+        write_outcome(scratch, error)
         raise
     if team.rank == 0:
-        _write_outcome(outcome, metrics)
+        write_outcome(scratch, metrics)
 
 
-class Teller:
-    """A reporter that appends steps to a file: all that end a row, of the others a few a second."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._told_s = -TOLD_EVERY_S
-
-    def __call__(self, report: StepReport) -> None:
-        """Append a step where it is due."""
-        now_s = time.monotonic()
-        if report.row is None and now_s - self._told_s < TOLD_EVERY_S:
-            return
-        self._told_s = now_s
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(report)) + "\n")
-
-
-@contextlib.contextmanager
-def _told(path: Path, reporter: Reporter | None) -> Iterator[None]:
-    """Pass steps of a file on to a reporter, on a thread, until the block ends."""
-    is_over = threading.Event()
-
-    def follow() -> None:
-        place = 0
-        while True:
-            is_last_look = is_over.wait(TOLD_EVERY_S)
-            place = _passed_on(path, place, reporter)
-            if is_last_look:
-                return
-
-    thread = threading.Thread(target=follow, name="training steps", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
-def _passed_on(path: Path, place: int, reporter: Reporter | None) -> int:
-    """Report the whole lines behind byte ``place``; return the byte behind them."""
-    if reporter is None or not path.exists():
-        return place
-    with path.open("rb") as file:
-        file.seek(place)
-        lines = file.read()
-    end = lines.rfind(b"\n") + 1
-    for line in lines[:end].splitlines():
-        reporter(StepReport(**json.loads(line)))
-    return place + end
-
-
-def _write_outcome(path: Path, outcome: dict[str, object] | SishError) -> None:
-    new = path.with_suffix(f".{os.getpid()}.new")
-    new.write_bytes(pickle.dumps(outcome))
-    new.replace(path)
-
-
-def _outcome(
-    path: Path, settings: WorkerSettings, failure: BaseException | None
-) -> dict[str, object]:
-    """Return the metrics that worker 0 left, or raise what went wrong."""
-    found: Any = pickle.loads(path.read_bytes()) if path.exists() else None
-    if isinstance(found, SishError):
-        raise found from failure
-    if isinstance(found, dict):
-        return found
-    cause = str(failure).strip().splitlines() or [type(failure).__name__]
-    raise EncoderUnavailable(
+def _ended(settings: WorkerSettings, failure: BaseException | None) -> EncoderUnavailable:
+    cause = str(failure or "").strip().splitlines() or [type(failure).__name__]
+    return EncoderUnavailable(
         f"the training ended {settings.max_restarts + 1} times before its last step on"
         f" {settings.count} workers: {cause[-1][:300]}. Its last checkpoint stays; repeat the command to"
         " go on"
-    ) from failure
+    )
 
 
 def _share_of(there: Mapping[str, float], settings: WorkerSettings) -> dict[str, float]:

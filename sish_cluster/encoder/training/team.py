@@ -107,24 +107,30 @@ class ProcessTeam:
 def share_of(team: Team, count: int) -> slice:
     """Return which of a batch's ``count`` examples are this worker's: as many as every other's.
 
-    Raises
-    ------
-    BadRequest
-        If the workers do not divide the batch: a mean over unequal shares is not that of the batch.
-
     Examples
     --------
     >>> share_of(ALONE, 5)
     slice(0, 5, None)
     """
-    if count % team.size:
+    each = even_share(count, team.size)
+    return slice(team.rank * each, (team.rank + 1) * each)
+
+
+def even_share(count: int, workers: int) -> int:
+    """Return how many of a batch's ``count`` examples each worker takes.
+
+    Raises
+    ------
+    BadRequest
+        If the workers do not divide the batch: a mean over unequal shares is not that of the batch.
+    """
+    if count % workers or count < workers:
         raise BadRequest(
-            f"{team.size} workers cannot share a batch of {count} evenly; make --batch a multiple of"
-            f" {team.size}, or take another number of workers",
+            f"{workers} workers cannot share a batch of {count} evenly; make --batch a multiple of"
+            f" {workers}, or take another number of workers",
             field="batch",
         )
-    each = count // team.size
-    return slice(team.rank * each, (team.rank + 1) * each)
+    return count // workers
 
 
 def averaged(
