@@ -1,7 +1,15 @@
-"""What short trainings of SSLP, RetCCL and WSISum are worth: one table, and JSON with the machine.
+r"""What short trainings of SSLP, RetCCL and WSISum are worth: one table, and JSON with the machine.
 
+    make bench-training                    # every row, and benchmarks/out/training.json
     python -m benchmarks.bench_training --data ../shared/data --out training.json
-    python -m benchmarks.bench_training --data ../shared/data --rows sslp --steps 300
+    python -m benchmarks.bench_training --data ../shared/data --rows sslp --half tuning --set colour=0.5 \
+        --seeds 101 102 --tries benchmarks/training/tries.json
+
+Quality is the figure here, not speed. LC25000 tiles are cut into halves by a hash of their source
+(`benchmarks.training.judging`): the second command above is how settings were tried, on the tuning half alone, with
+seeds that the table does not use, and every try is kept in ``benchmarks/training/tries.json``, which the report
+repeats. The table's rows train each seed's network, judge it on the untouched half beside the
+same network untrained, and give the paired gain with its 95 % bootstrap interval over sources.
 
 Runs are kept in --folder and go on there when the command is repeated.
 """
@@ -15,9 +23,13 @@ import torch
 
 from benchmarks.index.measure import machine
 from benchmarks.training.embeddings import backbone_row
+from benchmarks.training.judging import HALVES
 from benchmarks.training.summaries import wsisum_rows
 
 ROWS = ("sslp", "retccl", "wsisum")
+
+TRIES = Path(__file__).parent / "training" / "tries.json"
+"""Every try on the tuning half."""
 
 
 def parsed():
@@ -27,26 +39,38 @@ def parsed():
     parser.add_argument("--out", type=Path, help="write JSON here")
     parser.add_argument("--folder", type=Path, help="runs are kept here (default a temporary one)")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
-    parser.add_argument("--steps", type=int, default=500, help="of SSLP and RetCCL (default 500)")
-    parser.add_argument("--batch", type=int, default=64, help="patches a step (default 64)")
-    parser.add_argument("--width", type=int, default=16, help="of ResNet-18 (default 16)")
-    parser.add_argument("--patch-px", type=int, default=128, help="side of a tile (default 128)")
-    parser.add_argument("--view-px", type=int, default=64, help="side of a view (default 64)")
-    parser.add_argument("--retccl-rate", type=float, default=0.12, help="at 256 patches a step")
-    parser.add_argument("--retccl-momentum", type=float, default=0.99, help="of the key encoder")
+    parser.add_argument("--half", choices=HALVES, default="untouched", help="of the lc25000 tiles")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of networks")
     parser.add_argument(
-        "--colour", type=float, default=0.25, help="change of colours in views, times the usual"
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of SSLP or RetCCL, or of their recipe, other than the chosen ones",
     )
-    parser.add_argument("--min-area", type=float, default=0.4, help="least share of a crop")
-    parser.add_argument("--evaluate-every", type=int, default=100, help="steps (default 100)")
+    parser.add_argument("--tries", type=Path, help="add the rows to this file (tuning half only)")
     parser.add_argument("--summary-passes", type=int, default=100, help="of WSISum (default 100)")
     parser.add_argument("--mosaic-sizes", type=int, nargs="+", default=[3, 8])
-    parser.add_argument("--tries", type=int, default=200, help="masks per mosaic (default 200)")
-    parser.add_argument("--repeats", type=int, default=3, help="seeds per way of choosing")
-    parser.add_argument("--random-repeats", type=int, default=20, help="seeds of random mosaics")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=3, help="seeds of summaries (default 3)")
+    parser.add_argument("--mosaic-repeats", type=int, default=5, help="seeds per way of choosing")
+    parser.add_argument("--random-repeats", type=int, default=50, help="seeds of random mosaics")
+    parser.add_argument("--seed", type=int, default=0, help="of WSISum")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
-    return parser.parse_args()
+    flags = parser.parse_args()
+    if flags.tries and flags.half != "tuning":
+        parser.error("tries are made on the tuning half: give --half tuning with --tries")
+    flags.set = dict(_setting(parser, text) for text in flags.set)
+    return flags
+
+
+def _setting(parser, text):
+    name, equals, value = text.partition("=")
+    if not equals:
+        parser.error(f"a setting is NAME=VALUE; got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def table(flags, folder):
@@ -66,10 +90,34 @@ def main():
         rows = []
         for row in table(flags, flags.folder or Path(temporary)):
             rows.append(row)
-            shown = {k: v for k, v in row.items() if k not in ("settings", "per_slide")}
-            print("  ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
+            for line in lines(row):
+                print(line, flush=True)
             if flags.out:
                 _write(flags, rows)
+    if flags.tries:
+        kept = json.loads(flags.tries.read_text()) if flags.tries.exists() else []
+        kept += [{"commit": machine()["commit"], "set": flags.set, **row} for row in rows]
+        flags.tries.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def lines(row):
+    """Yield a row's lines of the printed table."""
+    if "accuracy" not in row:
+        shown = {k: v for k, v in row.items() if k not in ("settings", "per_slide")}
+        yield "  ".join(f"{name} {value}" for name, value in shown.items())
+        return
+    yield (
+        f"{row['what']}: {row['steps']} steps, {row['tiles']} lc25000 tiles of the {row['half']}"
+        f" half, seeds {row['seeds']}"
+    )
+    for side, found in row["accuracy"].items():
+        yield "  ".join(
+            [f"  at {side:7}"]
+            + [
+                f"{name} {value['mean']:.3f} {value.get('seeds') or value['interval_95']}"
+                for name, value in found.items()
+            ]
+        )
 
 
 def _write(flags, rows):
@@ -78,6 +126,7 @@ def _write(flags, rows):
         "machine": machine(),
         "flags": {**vars(flags), "rows": list(flags.rows)},
         "rows": rows,
+        "tries_on_the_tuning_half": json.loads(TRIES.read_text()) if TRIES.exists() else [],
     }
     flags.out.write_text(json.dumps(report, indent=1, default=str) + "\n")
 

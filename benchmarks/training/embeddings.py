@@ -1,156 +1,181 @@
-"""SSLP and RetCCL: a short training on atlas tiles, judged by neighbours among other tiles.
+"""SSLP and RetCCL: short trainings on atlas tiles, each beside its own network before the first step.
 
-The judge is leave-group-out nearest-neighbour accuracy on the LC25000 tiles, by cosine of the backbone's
-embedding: for each tile, is the nearest tile of another source of its class? The network never sees these
-tiles in training, and the same network before its first step is judged the same way.
+A row is one method on one half of the judge's tiles, over several seeds. A seed decides the initial
+network and everything its training draws. The gain is paired: the same tiles, the same initial
+network, before and after.
 """
 
-import csv
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
+from benchmarks.training.judging import Judge, interval, judge_of, with_statistics_of
 from sish_cluster.encoder.networks.resnet import ResNet
 from sish_cluster.encoder.training.loop import LoopSettings, train
-from sish_cluster.encoder.training.places import PlaceSettings, cut_placed
+from sish_cluster.encoder.training.places import PlacedPatches, PlaceSettings, cut_placed
 from sish_cluster.encoder.training.retccl import RetCclSettings, RetCclTask
 from sish_cluster.encoder.training.sslp import SslpSettings, SslpTask
-from sish_cluster.encoder.training.views import ViewSettings, plain_views
+from sish_cluster.encoder.training.views import ViewSettings
 
 ATLAS_STEP_PX = 256.5
 """Distance of neighbouring atlas tiles in the px of their names."""
 
-BLOCK = 64
-"""Tiles embedded at a time."""
+PATCH_PX = 128
+"""Side at which tiles are kept: 1 um per px, as RetCCL reads slides."""
+
+COLOURS = ("brightness", "contrast", "saturation", "hue", "greyed")
+"""What of a view ``colour`` scales."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
-    """Tiles with labels and groups; a tile's neighbours are those of other groups."""
+class Recipe:
+    """The free settings of a short training."""
 
-    pixels: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray
+    steps: int = 500
+    """Optimiser steps, rounded to whole passes."""
+    batch: int = 64
+    """Patches a step."""
+    width: int = 16
+    """Channels of the ResNet-18's first stage: a quarter of the published ones, for a CPU."""
+    view_px: int = 64
+    """Side of a view."""
+    colour: float = 0.25
+    """Change of colours in views, times the usual."""
+    min_area: float = 0.4
+    """Least share of a crop."""
+    blurred: float = 0.5
+    """Share of blurred views."""
+    more: dict = dataclasses.field(default_factory=dict)
+    """Settings of the method itself."""
 
-    def accuracy(self, network: ResNet, side_px: int) -> float:
-        """Return the share of tiles whose nearest tile of another group has their label."""
-        was_training = network.training
-        network.eval()
-        with torch.inference_mode():
-            blocks = [
-                network(
-                    plain_views(torch.from_numpy(np.array(self.pixels[i : i + BLOCK])), side_px)
-                )
-                for i in range(0, len(self.labels), BLOCK)
-            ]
-        network.train(was_training)
-        embeddings = functional.normalize(torch.cat(blocks), dim=1).numpy()
-        similar = embeddings @ embeddings.T
-        similar[self.groups[:, None] == self.groups[None]] = -np.inf
-        return float((self.labels[similar.argmax(axis=1)] == self.labels).mean())
+    def with_(self, changes: dict) -> "Recipe":
+        """Return it with settings changed, the recipe's own or the method's, by name."""
+        own = {field.name for field in dataclasses.fields(self)} - {"more"}
+        mine = {name: value for name, value in changes.items() if name in own}
+        others = {name: value for name, value in changes.items() if name not in own}
+        return dataclasses.replace(self, **mine, more={**self.more, **others})
 
 
-def judge_of(tiles: Path, folder: Path, side_px: int) -> Judge:
-    """Return the LC25000 tiles as a judge; ``tiles`` holds ``labels.csv`` and ``lc25000/``."""
-    with (tiles / "labels.csv").open(encoding="utf-8") as file:
-        rows = {tiles / r["file"]: r for r in csv.DictReader(file) if r["set"] == "lc25000"}
-    cut = cut_placed(
-        folder / "lc25000", tiles=tiles / "lc25000", settings=PlaceSettings(side_px=side_px)
-    )
-    files = sorted(rows)
-    if len(files) != len(cut):
-        raise SystemExit(f"{tiles}: {len(files)} rows of lc25000, {len(cut)} tiles")
-    pixels = np.array(cut.pixels)
-    return Judge(
-        pixels,
-        np.array([rows[file]["label"] for file in files]),
-        np.array([rows[file]["group"] for file in files]),
-    )
+CHOSEN = {
+    "sslp": Recipe(),
+    # 18 layers and a queue shorter than the training set: 50 layers take four times as long, and
+    # 65,536 keys would be every tile 47 times. A momentum of 0.999 follows over 1000 steps: more
+    # than a short run has.
+    "retccl": Recipe(
+        more={
+            "depth": 18,
+            "queue": 1024,
+            "clusters": 24,
+            "learning_rate": 0.12,
+            "momentum": 0.99,
+        }
+    ),
+}
+"""What the table's rows are trained with, chosen on the tuning half."""
+
+JUDGED_PX = (64, 96, 128)
+"""Sides at which tiles are judged; the first is the views' own."""
 
 
 def backbone_row(kind: str, flags, folder: Path) -> dict:
-    """Return a row: accuracy of a short training's backbone, and of the same network untrained."""
+    """Return a row: accuracy of short trainings' backbones, and of the same networks untrained."""
     patches = cut_placed(
         folder / "atlas",
         tiles=flags.data / "tiles" / "atlas",
-        settings=PlaceSettings(side_px=flags.patch_px, tile_step_px=ATLAS_STEP_PX),
+        settings=PlaceSettings(side_px=PATCH_PX, tile_step_px=ATLAS_STEP_PX),
     )
-    judge = judge_of(flags.data / "tiles", folder, flags.patch_px)
-    task, backbone, told = _task(kind, patches, flags)
-    before = {side: judge.accuracy(backbone, side) for side in (flags.view_px, flags.patch_px)}
-    print(f"{kind}: untrained {before}", flush=True)
-    curve = []
+    judge = judge_of(flags.data / "tiles", folder, PATCH_PX).half(flags.half)
+    recipe = CHOSEN[kind].with_(flags.set)
+    runs = [_run(kind, patches, judge, recipe.with_({"rng_seed": s}), folder) for s in flags.seeds]
+    return {
+        "what": kind,
+        "half": flags.half,
+        "tiles": len(judge.labels),
+        "seeds": list(flags.seeds),
+        "network": f"resnet18, {recipe.width} channels at first",
+        "trained_on": f"{len(patches)} atlas tiles",
+        "steps": runs[0]["steps"],
+        "accuracy": {f"{side} px": _compared(runs, judge, side) for side in JUDGED_PX},
+        "losses": [run["losses"] for run in runs],
+        "training_s": [run["training_s"] for run in runs],
+        "recipe": dataclasses.asdict(recipe),
+        "settings": runs[0]["settings"],
+    }
 
-    def evaluated(step):
-        found = {side: judge.accuracy(backbone, side) for side in before}
-        curve.append((step, found))
-        print(f"{kind}: step {step} of {task.n_steps}: {found}", flush=True)
-        return {f"accuracy_{side}_px": accuracy for side, accuracy in found.items()}
 
+def _compared(runs: list[dict], judge: Judge, side: int) -> dict:
+    """Return means, each seed, gains over both untrained peers with their intervals, of one side."""
+    hits = {
+        name: np.array([run["hits"][name, side] for run in runs], float)
+        for name in ("untrained", "untrained_with_statistics", "trained")
+    }
+    found = {
+        name: {"mean": round(float(h.mean()), 4), "seeds": h.mean(axis=1).round(4).tolist()}
+        for name, h in hits.items()
+    }
+    for peer in ("untrained", "untrained_with_statistics"):
+        gains = hits["trained"] - hits[peer]
+        found[f"gain_over_{peer}"] = {
+            "mean": round(float(gains.mean()), 4),
+            "interval_95": interval(gains, judge.groups),
+        }
+    return found
+
+
+def _run(kind: str, patches: PlacedPatches, judge: Judge, recipe: Recipe, folder: Path) -> dict:
+    """Train one seed, or read what was trained, and return the hits before and after."""
+    task, backbone = _task(kind, patches, recipe)
+    hits = {("untrained", side): judge.hits(backbone, side) for side in JUDGED_PX}
+    for side in JUDGED_PX:
+        looked = with_statistics_of(backbone, patches, side)
+        hits["untrained_with_statistics", side] = judge.hits(looked, side)
+    told = json.dumps(dataclasses.asdict(recipe), sort_keys=True)
+    digest = hashlib.sha256(told.encode()).hexdigest()[:12]
     settings = LoopSettings(
-        folder / f"{kind}-{flags.seed}",
+        folder / f"{kind}-{digest}",
         task.n_steps,
         checkpoint_every=100,
-        log_every=20,
-        evaluate_every=flags.evaluate_every,
-        rng_seed=flags.seed,
+        rng_seed=recipe.more["rng_seed"],
         identity=f"bench {kind} {told}",
         title=f"{kind}, atlas tiles",
     )
-    log = train(task, task.batch_at, settings, evaluation=evaluated)
-    after = {side: log.latest(f"accuracy_{side}_px") for side in before}
+    log = train(task, task.batch_at, settings)
+    hits |= {("trained", side): judge.hits(backbone, side) for side in JUDGED_PX}
+    shares = {f"{name} {side}": round(float(h.mean()), 4) for (name, side), h in hits.items()}
+    print(f"{kind}, seed {recipe.more['rng_seed']}: {shares}", flush=True)
     return {
-        "what": kind,
-        "network": f"resnet{backbone.depth}, {flags.width} channels at first",
-        "trained_on": f"{len(patches)} atlas tiles",
+        "hits": hits,
         "steps": task.n_steps,
-        "batch": task.settings.batch,
-        "view_px": flags.view_px,
-        "judged_on": f"{len(judge.labels)} lc25000 tiles, leave-group-out",
-        "untrained": {f"{side} px": round(v, 4) for side, v in before.items()},
-        "trained": {f"{side} px": round(v, 4) for side, v in after.items()},
-        "first_loss": log.curve()[0][1],
-        "last_loss": log.curve()[-1][1],
+        "losses": [round(log.curve()[0][1], 4), round(log.curve()[-1][1], 4)],
         "training_s": round(log.latest("elapsed_s")),
         "settings": dataclasses.asdict(task.settings),
     }
 
 
-def _views(flags):
-    """Return views with colours changed ``--colour`` times as much as usual.
+def _views(recipe: Recipe) -> ViewSettings:
+    """Return views with colours changed ``colour`` times as much as usual.
 
     Measured: with the usual colours a short training unlearns the stain, which a random network sees and
     which tells lung tissues apart, before it learns anything else.
     """
-    usual = ViewSettings(side_px=flags.view_px)
-    names = ("brightness", "contrast", "saturation", "hue", "greyed")
-    changed = {name: getattr(usual, name) * flags.colour for name in names}
-    return dataclasses.replace(usual, min_area=flags.min_area, **changed)
+    usual = ViewSettings(side_px=recipe.view_px, min_area=recipe.min_area, blurred=recipe.blurred)
+    changed = {name: getattr(usual, name) * recipe.colour for name in COLOURS}
+    return dataclasses.replace(usual, **changed)
 
 
-def _task(kind, patches, flags):
-    views = _views(flags)
-    passes = max(1, flags.steps // (len(patches) // flags.batch))
-    same = {"batch": flags.batch, "passes": passes, "views": views, "rng_seed": flags.seed}
-    same["width"] = flags.width
+def _task(
+    kind: str, patches: PlacedPatches, recipe: Recipe
+) -> tuple[SslpTask | RetCclTask, ResNet]:
+    passes = max(1, recipe.steps // (len(patches) // recipe.batch))
+    same = {"batch": recipe.batch, "passes": passes, "views": _views(recipe)}
+    same |= {"width": recipe.width, **recipe.more}
     cpu = torch.device("cpu")
     if kind == "sslp":
-        settings = SslpSettings(**same)
-        task = SslpTask(patches, settings, device=cpu)
-        return task, task.network.backbone, settings
-    # 18 layers and a queue shorter than the training set: 50 layers take four times as long, and
-    # 65,536 keys would be every tile 47 times. A momentum of 0.999 follows over 1000 steps: as
-    # many as a short run has.
-    settings = RetCclSettings(
-        **same,
-        depth=18,
-        queue=1024,
-        clusters=24,
-        learning_rate=flags.retccl_rate,
-        momentum=flags.retccl_momentum,
-    )
-    task = RetCclTask(patches, settings, device=cpu)
-    return task, task.query.backbone, settings
+        task = SslpTask(patches, SslpSettings(**same), device=cpu)
+        return task, task.network.backbone
+    task = RetCclTask(patches, RetCclSettings(**same), device=cpu)
+    return task, task.query.backbone

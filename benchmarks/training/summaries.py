@@ -1,7 +1,7 @@
 """WSISum: what the summary that is kept is worth, as a summary and as a mosaic.
 
 Features are DenseNet-121 embeddings of grid patches of real slides. *As a summary*: the cosine of its
-reconstructed slide vector, beside the best of 200 other random masks through the same model. *As a mosaic*:
+reconstructed slide vector, beside the best of 200 random masks through the same model, drawn with other seeds. *As a mosaic*:
 every slide is cut in two along a checkerboard of blocks, each half becomes a mosaic of a few
 patches, and each half asks all others for its sibling; mosaics of equal size chosen by the model, at
 random, and by the other baselines are compared on the same halves.
@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.training.judging import interval
 from sish_cluster.encoder.checkpoint import fill, read_weights
 from sish_cluster.encoder.embedders import IMAGENET_WEIGHTS
 from sish_cluster.encoder.networks.densenet import DenseNet121
 from sish_cluster.encoder.networks.wsisum import shape_for
-from sish_cluster.encoder.summary import SelectionSettings, best_summary
+from sish_cluster.encoder.summary import best_summary
 from sish_cluster.encoder.summary_baselines import (
     cluster_rows,
     entropy_rows,
@@ -26,6 +27,7 @@ from sish_cluster.encoder.summary_baselines import (
 )
 from sish_cluster.encoder.summary_files import feature_files, read_features, write_features
 from sish_cluster.encoder.summary_model import read_summary_model
+from sish_cluster.encoder.summary_search import SelectionSettings
 from sish_cluster.encoder.training.places import PlaceSettings, cut_placed
 from sish_cluster.encoder.training.views import plain_views
 from sish_cluster.encoder.training.wsisum import WsisumSettings
@@ -33,6 +35,12 @@ from sish_cluster.encoder.training.wsisum_run import WsisumRun, train_wsisum
 
 FIELD_UM, SIDE_PX = 256.0, 128
 """What a patch covers and how finely it is seen: 2 um per px keeps a CPU's time in minutes."""
+
+RANDOM_MASKS = 200
+"""Masks that the kept summary is compared with the best of."""
+
+MOSAIC_SEARCH = SelectionSettings(max_tries=300)
+"""How mosaics are searched for here: 200 random masks and 100 exchanges, where users get up to 1000 in all."""
 
 BLOCK_SIDES = 4
 """Side of a checkerboard block, patches."""
@@ -100,71 +108,120 @@ def wsisum_rows(flags, folder: Path):
 
 
 def cosine_row(slides, model, flags) -> dict:
-    """Return a row: the kept summary's cosine beside the best of 200 other random masks."""
-    budget = SelectionSettings(max_tries=200)
-    kept, equal, best = [], [], []
+    """Return a row: kept summaries' cosines beside the best of 200 random masks, drawn independently.
+
+    Every kept summary of a slide is compared with every set of 200 masks of it; no two share a seed.
+    """
+    seeds = range(flags.repeats)
+    random_only = SelectionSettings(max_tries=RANDOM_MASKS)
+    found = []
     for slide in slides:
-        kept.append(best_summary(slide.features, model, rng_seed=flags.seed).score)
-        equal.append(
-            best_summary(slide.features, model, settings=budget, rng_seed=flags.seed).score
+        kept = [best_summary(slide.features, model, rng_seed=flags.seed + s) for s in seeds]
+        best = [
+            best_summary(
+                slide.features, model, settings=random_only, rng_seed=flags.seed + 1000 + s
+            ).score
+            for s in seeds
+        ]
+        scores = [summary.score for summary in kept]
+        gains = np.subtract.outer(scores, best)
+        found.append(
+            {
+                "slide": slide.name,
+                "kept": np.round(scores, 6).tolist(),
+                "tries": [summary.tries for summary in kept],
+                "best_of_200": np.round(best, 6).tolist(),
+                "gain": round(float(gains.mean()), 7),
+                "pairs_at_least_as_good": round(float((gains >= 0).mean()), 3),
+            }
         )
-        best.append(
-            best_summary(slide.features, model, settings=budget, rng_seed=flags.seed + 1000).score
-        )
-        print(f"{slide.name}: kept {kept[-1]:.5f}, best of 200 {best[-1]:.5f}", flush=True)
+        print(f"wsisum cosine: {found[-1]}", flush=True)
+    gains = np.array([line["gain"] for line in found])
     return {
         "what": "wsisum cosine",
         "slides": len(slides),
-        "kept": round(float(np.mean(kept)), 6),
-        "kept_with_200_tries": round(float(np.mean(equal)), 6),
-        "best_of_200_random_masks": round(float(np.mean(best)), 6),
-        "slides_at_least_as_good": int(np.sum(np.array(kept) >= np.array(best))),
-        "per_slide": [[round(k, 6), round(b, 6)] for k, b in zip(kept, best, strict=True)],
+        "kept": round(float(np.mean([line["kept"] for line in found])), 6),
+        "best_of_200_random_masks": round(
+            float(np.mean([line["best_of_200"] for line in found])), 6
+        ),
+        "gain": round(float(gains.mean()), 6),
+        "gain_interval_95": interval(gains[None], np.arange(len(gains)), digits=6),
+        "slides_at_least_as_good": int((gains >= 0).sum()),
+        "pairs_at_least_as_good": round(
+            float(np.mean([line["pairs_at_least_as_good"] for line in found])), 3
+        ),
+        "per_slide": found,
     }
 
 
 def retrieval_rows(slides, model, flags):
-    """Yield a row per way of choosing: how often half a slide finds its other half."""
+    """Yield a row per way of choosing: how often half a slide finds its other half.
+
+    Gains over random mosaics are paired by half, each the mean of all seeds; their interval is a bootstrap over
+    slides.
+    """
     halves = [half for slide in slides for half in _halves(slide) if half is not None]
     own = np.array([name for name, _, _ in halves])
 
     def by_summary(features, coords, n, rng_seed):
-        budget = SelectionSettings(max_tries=flags.tries)
-        return best_summary(features, model, n_visible=n, settings=budget, rng_seed=rng_seed).rows
+        return best_summary(
+            features, model, n_visible=n, settings=MOSAIC_SEARCH, rng_seed=rng_seed
+        ).rows
 
     ways = {
-        "wsisum": by_summary,
         "random": random_rows,
+        "wsisum": by_summary,
         "cluster": cluster_rows,
         "entropy": entropy_rows,
         "location": location_rows,
     }
     for size in flags.mosaic_sizes:
+        peer = None
         for name, choose in ways.items():
-            count = flags.random_repeats if name == "random" else flags.repeats
+            count = flags.random_repeats if name == "random" else flags.mosaic_repeats
             count = 1 if name == "entropy" else count
-            found = [
-                _found(
-                    [
-                        features[choose(features, coords, size, flags.seed + 31 * r + i)]
-                        for i, (_, features, coords) in enumerate(halves)
-                    ],
-                    own,
-                )
-                for r in range(count)
-            ]
-            first, reciprocal = np.array(found).T
-            print(f"{name}, {size} patches: first {first.mean():.3f}", flush=True)
-            yield {
-                "what": "mosaic retrieval",
-                "way": name,
-                "patches": size,
-                "halves": len(halves),
-                "repeats": count,
-                "sibling_first": round(float(first.mean()), 4),
-                "deviation": round(float(first.std()), 4),
-                "reciprocal_rank": round(float(reciprocal.mean()), 4),
-            }
+            found = np.array(
+                [
+                    _found(
+                        [
+                            features[choose(features, coords, size, flags.seed + 31 * r + i)]
+                            for i, (_, features, coords) in enumerate(halves)
+                        ],
+                        own,
+                    )
+                    for r in range(count)
+                ]
+            )
+            peer = found if peer is None else peer
+            yield _retrieval_row(name, size, found, peer, own)
+
+
+def _retrieval_row(name, size, found, peer, own) -> dict:
+    """Return the row of (seeds, 2, halves): first or not, and reciprocal rank."""
+    has_sibling = np.array([(own == slide).sum() > 1 for slide in own])
+    found, peer, own = found[..., has_sibling], peer[..., has_sibling], own[has_sibling]
+    first, reciprocal = found.mean(axis=2).T
+    row = {
+        "what": "mosaic retrieval",
+        "way": name,
+        "patches": size,
+        "halves": len(own),
+        "slides": len(set(own)),
+        "repeats": len(found),
+        "sibling_first": round(float(first.mean()), 4),
+        "deviation": round(float(first.std()), 4),
+        "reciprocal_rank": round(float(reciprocal.mean()), 4),
+    }
+    if name != "random":
+        gains = found.mean(axis=0) - peer.mean(axis=0)
+        row |= {
+            "gain_over_random": round(float(gains[0].mean()), 4),
+            "gain_interval_95": interval(gains[:1], own),
+            "reciprocal_gain": round(float(gains[1].mean()), 4),
+            "reciprocal_gain_interval_95": interval(gains[1:], own),
+            "seeds_below_random_mean": int((first < peer.mean(axis=2)[:, 0].mean()).sum()),
+        }
+    return row
 
 
 def _halves(slide):
@@ -176,13 +233,12 @@ def _halves(slide):
 
 
 def _found(mosaics, own):
-    """Return the share of mosaics whose sibling comes first, and the mean reciprocal rank."""
+    """Return, per mosaic, whether its sibling comes first, and its reciprocal rank, (2, halves)."""
     unit = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in mosaics]
     likeness = np.array([[(a @ b.T).max(axis=1).mean() for b in unit] for a in unit])
     likeness = (likeness + likeness.T) / 2
     np.fill_diagonal(likeness, -np.inf)
     is_sibling = own[np.argsort(-likeness, axis=1)] == own[:, None]
-    has_sibling = np.array([(own == name).sum() > 1 for name in own])
     # A mosaic comes last in its own list and is no sibling of itself.
-    ranks = is_sibling[:, :-1].argmax(axis=1)[has_sibling]
-    return (ranks == 0).mean(), (1.0 / (ranks + 1)).mean()
+    ranks = is_sibling[:, :-1].argmax(axis=1)
+    return ranks == 0, 1.0 / (ranks + 1)

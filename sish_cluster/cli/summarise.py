@@ -81,9 +81,9 @@ def _choose(method: str, options: dict[str, Any]) -> Choose:
     """Return what chooses, as the options say."""
     from sish_cluster.encoder.networks.inputs import device_of
     from sish_cluster.encoder.summarising import ByBaseline, ByModel
-    from sish_cluster.encoder.summary import SelectionSettings
     from sish_cluster.encoder.summary_files import read_vectors
     from sish_cluster.encoder.summary_model import read_summary_model
+    from sish_cluster.encoder.summary_search import SelectionSettings
 
     if method != "wsisum":
         return ByBaseline(method, options["patches"], rng_seed=options["rng_seed"])

@@ -19,7 +19,7 @@ import numpy as np
 
 from sish_cluster.core.errors import BadRequest, Refused
 from sish_cluster.encoder.networks.wsisum import visible_count
-from sish_cluster.encoder.summary import SelectionSettings, Summary, best_summary
+from sish_cluster.encoder.summary import Summary, best_summary
 from sish_cluster.encoder.summary_baselines import (
     cluster_rows,
     entropy_rows,
@@ -33,6 +33,7 @@ from sish_cluster.encoder.summary_files import (
     write_summary,
 )
 from sish_cluster.encoder.summary_model import SummaryModel
+from sish_cluster.encoder.summary_search import SelectionSettings
 from sish_cluster.encoder.summary_teacher import Vectors, joined
 
 BASELINES = {

@@ -1,13 +1,14 @@
 """WSISum: the few patches of a slide from which the whole slide can be told best.
 
 A trained network reconstructs a slide from the patches it is shown. Selection shows it many random
-choices and keeps the one whose reconstructed slide vector is nearest the true one: those patches are the
-summary, and they are a mosaic like any other.
+choices and keeps the one whose reconstructed slide vector is nearest the true one; a last few tries exchange
+one patch of it. Those patches are the summary, and they are a mosaic like any other.
 
 Source
 ------
 WSISum, "Summary selection". Deviation 1: the mask is redrawn at every try; the published loop draws it once, so that
-its 1000 tries are one. Deviation 2: at least 200 tries are made before a good one ends the search.
+its 1000 tries are one. Deviation 2: at least 200 tries are made before a good one ends the search. Deviation 3: the
+last 100 of at most 1000 tries exchange single patches, where random ones have little left to find.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import numpy.typing as npt
 import torch
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from torch.nn import functional
 
 from sish_cluster.core.errors import BadRequest
-from sish_cluster.encoder.networks.wsisum import SummaryNetwork, visible_count
+from sish_cluster.encoder.networks.wsisum import visible_count
 from sish_cluster.encoder.summary_model import SummaryModel
+from sish_cluster.encoder.summary_search import USUAL_SEARCH, MaskSearch, SelectionSettings
 from sish_cluster.encoder.summary_teacher import mean_teacher
 
 Rows = npt.NDArray[np.int64]
@@ -31,37 +32,6 @@ Rows = npt.NDArray[np.int64]
 
 Features = npt.NDArray[np.float32]
 """Embeddings of a slide's patches, (n, d)."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SelectionSettings:
-    """How a summary is searched for."""
-
-    patches: int = 500
-    """Patches of a slide that are looked at (published)."""
-    clusters: int = 50
-    """K-means clusters they are drawn from in proportion (published)."""
-    mask_ratio: float = 0.875
-    """Share of them that is masked: 63 of 500 stay visible (published)."""
-    enough: float = 0.98
-    """Cosine at which the search ends (published)."""
-    min_tries: int = 200
-    """Masks tried before that."""
-    max_tries: int = 1000
-    """Masks tried at most (published)."""
-    tries_at_once: int = 20
-    """Masks per pass through the network: the answer does not depend on it beyond rounding."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min_tries <= self.max_tries or self.tries_at_once < 1 or self.patches < 1:
-            raise BadRequest(
-                "a selection needs 1 <= min_tries <= max_tries, tries_at_once >= 1 and patches >= 1;"
-                f" got {self.min_tries}, {self.max_tries}, {self.tries_at_once} and {self.patches}"
-            )
-        if not 0 <= self.mask_ratio < 1 or self.clusters < 1:
-            raise BadRequest(
-                f"0 <= mask_ratio < 1 and clusters >= 1; got {self.mask_ratio} and {self.clusters}"
-            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +59,7 @@ def best_summary(
     *,
     teacher: npt.NDArray[np.float32] | None = None,
     n_visible: int | None = None,
-    settings: SelectionSettings = SelectionSettings(),
+    settings: SelectionSettings = USUAL_SEARCH,
     rng_seed: int = 0,
 ) -> Summary:
     """Return the best summary of a slide that was found.
@@ -125,7 +95,7 @@ def best_summary(
         features, max(settings.patches, n_visible or 0), settings.clusters, rng_seed=rng_seed
     )
     tokens = torch.from_numpy(features[sampled]).to(model.device)
-    search = _Search(network, tokens, torch.from_numpy(target).to(model.device), rng_seed)
+    search = MaskSearch(network, tokens, torch.from_numpy(target).to(model.device), rng_seed)
     count = n_visible or visible_count(len(sampled), settings.mask_ratio)
     if count >= len(sampled):
         score = float(search.scores(torch.arange(len(sampled))[None])[0])
@@ -163,43 +133,6 @@ def summary_rows(
             f" {len(features)} patches and {len(coords)} corners"
         )
     return best_summary(features, model, n_visible=n_visible, rng_seed=rng_seed).rows
-
-
-class _Search:
-    """Masks of one slide's sample, and how well each tells the slide."""
-
-    def __init__(
-        self, network: SummaryNetwork, tokens: torch.Tensor, teacher: torch.Tensor, rng_seed: int
-    ) -> None:
-        self._network = network
-        self._tokens = tokens
-        self._teacher = teacher
-        self._generator = torch.Generator().manual_seed(rng_seed)
-
-    def best(self, count: int, settings: SelectionSettings) -> tuple[torch.Tensor, float, int]:
-        """Return the best ``count`` tokens found (ascending), their score, and the tries made."""
-        best, score, tries = torch.arange(count), -2.0, 0
-        while tries < settings.max_tries:
-            masks = self.masks(min(settings.tries_at_once, settings.max_tries - tries), count)
-            for mask, found in zip(masks, self.scores(masks).tolist(), strict=True):
-                tries += 1
-                if found > score:
-                    best, score = mask, found
-                if tries >= settings.min_tries and score >= settings.enough:
-                    return best, score, tries
-        return best, score, tries
-
-    def masks(self, tries: int, count: int) -> torch.Tensor:
-        """Return visible tokens, int64 (tries, count), ascending in each row, drawn anew each time."""
-        rows = [torch.randperm(len(self._tokens), generator=self._generator) for _ in range(tries)]
-        return torch.stack(rows)[:, :count].sort(dim=1).values
-
-    @torch.inference_mode()
-    def scores(self, masks: torch.Tensor) -> torch.Tensor:
-        """Return the cosine (tries,) of each mask's slide vector and the teacher."""
-        tokens = self._tokens[None].expand(len(masks), -1, -1)
-        slides = self._network(tokens, masks.to(tokens.device)).slides
-        return functional.cosine_similarity(slides, self._teacher[None], dim=1).cpu()
 
 
 def sampled_rows(features: Features, count: int, clusters: int, *, rng_seed: int) -> Rows:

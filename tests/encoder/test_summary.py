@@ -1,5 +1,6 @@
 """Summaries: the mask is redrawn, the best is kept, the baselines are what they say, the command."""
 
+import dataclasses
 import math
 
 import h5py
@@ -13,7 +14,6 @@ from sish_cluster.core.errors import BadRequest, BadWeights
 from sish_cluster.encoder.networks.wsisum import SummaryNetwork, SummaryShape
 from sish_cluster.encoder.summarising import ByModel
 from sish_cluster.encoder.summary import (
-    SelectionSettings,
     best_summary,
     drawn_in_proportion,
     sampled_rows,
@@ -31,6 +31,7 @@ from sish_cluster.encoder.summary_model import (
     read_summary_model,
     write_summary_model,
 )
+from sish_cluster.encoder.summary_search import SelectionSettings
 from sish_cluster.encoder.summary_teacher import Projection, mean_teacher
 
 SHAPE = SummaryShape(8, depth=1, heads=2, decoder_width=8, decoder_depth=1, decoder_heads=2)
@@ -102,10 +103,33 @@ def test_what_is_kept_is_the_best_of_all_that_was_tried(features):
 
 
 def test_a_good_mask_ends_the_search_only_after_the_least_tries(features, model):
-    easy = SelectionSettings(min_tries=30, max_tries=90, enough=-1.0, tries_at_once=20)
-    hard = SelectionSettings(min_tries=30, max_tries=90, enough=2.0, tries_at_once=20)
-    assert best_summary(features, model, settings=easy).tries == 30
-    assert best_summary(features, model, settings=hard).tries == 90
+    hard = SelectionSettings(min_tries=30, max_tries=90, enough=2.0, tries_at_once=20, exchanges=25)
+    easy = dataclasses.replace(hard, enough=-1.0)
+    assert best_summary(features, model, settings=easy).tries == 30 + 25
+    assert best_summary(features, model, settings=hard).tries == 65 + 25
+    alone = dataclasses.replace(easy, max_tries=30)
+    assert best_summary(features, model, settings=alone).tries == 30
+
+
+def test_exchanges_change_one_patch_of_the_best_so_far(features):
+    network = WatchedNetwork().eval()
+    watched = SummaryModel(network, torch.device("cpu"))
+    few = SelectionSettings(min_tries=20, max_tries=60, enough=-1.0, tries_at_once=10)
+    found = best_summary(features, watched, settings=few, rng_seed=3)
+    scores = [plain_score(watched, features, np.array(mask)) for mask in list(network.seen)]
+    assert len(scores) == found.tries == 60
+    for start in range(20, 60, 10):
+        best = set(network.seen[int(np.argmax(scores[:start]))])
+        changed = [set(mask) ^ best for mask in network.seen[start : start + 10]]
+        assert all(len(patches) == 2 for patches in changed)
+        assert len({tuple(sorted(patches)) for patches in changed}) > 5
+    assert found.score == pytest.approx(max(scores), abs=1e-6)
+    assert max(scores) > max(scores[:20])
+
+
+def test_fewer_than_no_exchanges_are_refused():
+    with pytest.raises(BadRequest, match="exchanges is at least 0; got -1"):
+        SelectionSettings(exchanges=-1)
 
 
 def test_more_tries_never_make_it_worse(features, model):
@@ -130,12 +154,14 @@ def test_rows_are_ascending_real_and_repeat_with_the_seed(features, model):
     coords = np.zeros((40, 2))
     rows = summary_rows(features, coords, n_visible=6, model=model, rng_seed=1)
     assert len(rows) == len(set(rows.tolist())) == 6
+    again = summary_rows(features, coords, n_visible=6, model=model, rng_seed=1)
+    assert rows.tolist() == again.tolist() == sorted(rows.tolist())
+    few = SelectionSettings(min_tries=5, max_tries=5)
     one, two, three = (
-        best_summary(features, model, n_visible=6, rng_seed=seed).rows.tolist()
+        best_summary(features, model, n_visible=6, settings=few, rng_seed=seed).rows.tolist()
         for seed in (1, 1, 2)
     )
-    assert one == sorted(one) == two == rows.tolist()
-    assert one != three
+    assert one == two != three
 
 
 @pytest.mark.parametrize("count", [1, 5])
