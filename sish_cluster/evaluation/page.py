@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from sish_cluster.core.counting import counted
-from sish_cluster.evaluation import plots
+from sish_cluster.evaluation import plots, run_rows
 from sish_cluster.evaluation.maps import PatchMap
 from sish_cluster.evaluation.montage import Example
 from sish_cluster.evaluation.outcome import Evaluated
@@ -148,11 +148,18 @@ def _quality_figures(summaries: Sequence[RunSummary]) -> list[Picture]:
     votes = [name for name in summaries[0].scores if name.startswith("mMV@")]
     shown = list(dict.fromkeys(["Acc@1", votes[-1]]))
     return [
-        Picture(plots.class_figure(summaries, name), f"{name} by class", "Bars end at the mean;"
-                " lines are bootstrap intervals.")
+        _class_figure(summaries, name, f"{name} by class")
         for name in shown
         if name in summaries[0].scores
-    ]  # fmt: skip
+    ]
+
+
+def _class_figure(summaries: Sequence[RunSummary], name: str, title: str) -> Picture:
+    if run_rows.wants_rows(summaries, groups=len(summaries[0].scores[name].per_class)):
+        note = "Dots are means, lines bootstrap intervals."
+        return Picture(run_rows.class_rows(summaries, name), title, note)
+    note = "Bars end at the mean; lines are bootstrap intervals."
+    return Picture(plots.class_figure(summaries, name), title, note)
 
 
 def _class_tables(summaries: Sequence[RunSummary]) -> list[tuple[str, TextTable]]:
@@ -169,22 +176,27 @@ def _matrices(summaries: Sequence[RunSummary]) -> list[Picture]:
 
 
 def _behaviour_figures(summaries: Sequence[RunSummary], contents: PageContents) -> list[Picture]:
-    recall, speed = (
-        plots.recall_figure(summaries),
-        plots.speed_figure(contents.speed, summaries),
-    )
-    pictures = []
-    if recall:
-        pictures.append(
-            Picture(recall, "Recall against coverage",
-                    "A dot a run; lines span nine tenths of its queries.")
-        )  # fmt: skip
-    if speed:
-        pictures.append(
-            Picture(speed, "Speed against size",
-                    "The same queries over random parts of the collection.")
-        )  # fmt: skip
-    return pictures
+    if run_rows.wants_rows(summaries):
+        recall = Picture(
+            run_rows.recall_rows(summaries) or "",
+            "Recall and coverage",
+            "A row a run: dots are means, lines span nine tenths of its queries.",
+        )
+    else:
+        recall = Picture(
+            plots.recall_figure(summaries) or "",
+            "Recall against coverage",
+            "A dot a run; lines span nine tenths of its queries.",
+        )
+    return [picture for picture in (recall, _speed_figure(summaries, contents)) if picture.source]
+
+
+def _speed_figure(summaries: Sequence[RunSummary], contents: PageContents) -> Picture:
+    if contents.speed:
+        note = "The same queries over random parts of the collection."
+        return Picture(plots.speed_figure(contents.speed) or "", "Speed against size", note)
+    note = "The whole call, the exclusion inside it."
+    return Picture(run_rows.time_rows(summaries) or "", "Time a query", note)
 
 
 def _maps(contents: PageContents) -> list[Picture]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sish_cluster.evaluation.maps import PatchMap
-from sish_cluster.evaluation.outcome import SEARCH
 from sish_cluster.evaluation.speed import SpeedPoint
 from sish_cluster.evaluation.summary import NO_ANSWER, RunSummary
 
@@ -56,15 +55,17 @@ def drawn(figure: Figure, *, as_png: bool = False) -> str:
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Figure, Any]:
-    """Return a figure of that many inches and its axes, of which ``columns`` stand side by side."""
+def new_figure(
+    width: float, height: float, *, columns: int = 1, lines: int = 0
+) -> tuple[Figure, Any]:
+    """Return a figure of that many inches and its axes: one, or with ``lines`` a row-major list of them."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
-        axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, axes if columns > 1 else axes[0]
+        axes = figure.subplots(lines or 1, columns, squeeze=False).ravel()
+    return figure, axes if lines else axes[0]
 
 
 def colour(number: int) -> str:
@@ -167,7 +168,7 @@ def recall_figure(summaries: Sequence[RunSummary]) -> str | None:
     return drawn(figure)
 
 
-def speed_figure(points: Sequence[SpeedPoint], summaries: Sequence[RunSummary]) -> str | None:
+def speed_figure(points: Sequence[SpeedPoint]) -> str | None:
     """Return milliseconds a query patch against eligible postings, both axes logarithmic."""
     figure, axes = new_figure(4.4, 3.4)
     series: dict[str, list[SpeedPoint]] = {}
@@ -181,12 +182,6 @@ def speed_figure(points: Sequence[SpeedPoint], summaries: Sequence[RunSummary]) 
         axes.plot(sizes, [p.p50_ms for p in ordered], "o-", color=colour(number), label=name)
         axes.fill_between(sizes, [p.p50_ms for p in ordered], [p.p95_ms for p in ordered],
                           color=colour(number), alpha=0.15, linewidth=0)  # fmt: skip
-    if not points:
-        for number, (name, s) in enumerate(zip(names_of(summaries), summaries, strict=True)):
-            if SEARCH in s.times and s.eligible:
-                axes.plot(
-                    [s.eligible], [s.times[SEARCH].p50], "o", color=colour(number), label=name
-                )
     if not axes.lines:
         return None
     axes.set_xscale("log")
@@ -195,7 +190,7 @@ def speed_figure(points: Sequence[SpeedPoint], summaries: Sequence[RunSummary]) 
     with_plain_numbers(axes.yaxis)
     axes.grid(True, which="major")
     axes.set_xlabel("eligible postings")
-    axes.set_ylabel("ms a query patch, p50 to p95" if points else "ms a query, p50")
+    axes.set_ylabel("ms a query patch, p50 to p95")
     _legend_outside(axes)
     return drawn(figure)
 
