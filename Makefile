@@ -2,6 +2,7 @@
 # make test   sets everything up and runs every test
 # make check  lint, types, layers, protos and generated code
 # make bench-index  the index beside its peers: one table, and benchmarks/out/index.json (LARGEST=1e6 for a short run)
+# make bench-training  what short trainings are worth on tiles they never saw: one table, and benchmarks/out/training.json
 # make reproduce  evaluates a folder of tiles (TILES=DIR) in all modes, side by side, and fails below the asked quality
 # make wire   generates sish_cluster/wire/sish from protos/
 # make clean  removes what the above made, the demo's state included
@@ -12,11 +13,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LARGEST ?= 1e7
 DEMO_FLAGS ?=
-TILES ?= ../shared/data/tiles
+DATA ?= ../shared/data
+TILES ?= $(DATA)/tiles
 REPRODUCE_FLAGS ?=
+TRAINING_FLAGS ?=
 PYTEST_FLAGS ?=
 
-.PHONY: demo test check setup wire bench-index reproduce tiles-there clean
+.PHONY: demo test check setup wire bench-index bench-training reproduce tiles-there clean
 
 setup: $(READY)
 
@@ -59,6 +62,10 @@ wire:
 bench-index: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.bench_index --largest $(LARGEST) --out benchmarks/out/index.json
+
+# Quality, not speed: 1 thread. A repeated command goes on where it stopped (build/bench-training).
+bench-training: $(READY)
+	$(BIN)/python -m benchmarks.bench_training --data "$(DATA)" --folder build/bench-training --out benchmarks/out/training.json $(TRAINING_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-wire demo build benchmarks/out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
