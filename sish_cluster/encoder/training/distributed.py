@@ -107,7 +107,7 @@ def ray_workers(settings: WorkerSettings) -> Iterator[Workers]:
         own=loopback,
         instead="--workers 1",
     ) as ray:
-        yield Workers(_ray_train(), settings, _share_of(ray.cluster_resources(), settings))
+        yield Workers(_ray_train(), settings, share_of_cluster(ray.cluster_resources(), settings))
 
 
 class Workers:
@@ -238,7 +238,7 @@ def _ended(settings: WorkerSettings, failure: BaseException | None) -> EncoderUn
     )
 
 
-def _share_of(there: Mapping[str, float], settings: WorkerSettings) -> dict[str, float]:
+def share_of_cluster(there: Mapping[str, float], settings: WorkerSettings) -> dict[str, float]:
     """Return the CPUs and GPUs of each worker, or refuse what the cluster has not."""
     each = {"CPU": float(settings.threads or 1)}
     if settings.threads is None and settings.address is None:
