@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (a few minutes the first time: torch, ray, openslide, numba ...)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sish-cluster needs Python 3.11 or newer; found " + sys.version)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[encoder,evaluation,exchange,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[encoder,training,evaluation,exchange,dev]'
 	@touch $@
 
 demo: $(READY)
