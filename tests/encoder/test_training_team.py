@@ -212,7 +212,7 @@ def test_key_chunks_are_parts_of_a_workers_share():
 
 
 def test_more_workers_than_cpus_are_refused_with_both_numbers():
-    with pytest.raises(EncoderUnavailable, match=r"4 workers of 1 CPU each .* there is 2 CPU\b"):
+    with pytest.raises(EncoderUnavailable, match=r"4 workers of 1 CPU each .* Ray has 2 CPU\b"):
         share_of_cluster({"CPU": 2.0}, WorkerSettings(4))
 
 

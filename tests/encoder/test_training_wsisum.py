@@ -204,6 +204,20 @@ def test_slides_of_a_step_are_sampled_anew_and_small_ones_are_shown_whole(featur
     assert not all(torch.equal(large[0], other) for other in large[1:])
 
 
+def test_the_mask_of_a_slide_differs_between_tries_and_repeats_with_the_seed(features):
+    # Slide c has six patches of which one is visible: the sample is the same at every try.
+    task = task_of(features)
+
+    def masks(seed):
+        batches = [task.batch_at(s, torch.Generator().manual_seed(seed + s)) for s in range(24)]
+        small = [group for batch in batches for group in batch if group.patches.shape[1] == 6]
+        return [int(group.visible) for group in small]
+
+    assert len(set(masks(0))) >= 3
+    assert masks(0) == masks(0)
+    assert masks(0) != masks(100)
+
+
 def test_the_loss_of_a_step_is_the_mean_over_its_slides(features):
     task = task_of(features)
     groups = next(

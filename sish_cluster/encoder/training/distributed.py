@@ -253,7 +253,7 @@ def share_of_cluster(there: Mapping[str, float], settings: WorkerSettings) -> di
         asked = " and ".join(f"{share:g} {name}" for name, share in each.items())
         found = " and ".join(f"{there.get(name, 0.0):g} {name}" for name in each)
         raise EncoderUnavailable(
-            f"{settings.count} workers of {asked} each were asked for; there is {found}. Ask for fewer"
+            f"{settings.count} workers of {asked} each were asked for; Ray has {found}. Ask for fewer"
             " with --workers, for smaller shares with --threads or --gpus-per-worker, or join a larger"
             " cluster with --ray-address"
         )
