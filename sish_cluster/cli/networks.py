@@ -28,6 +28,12 @@ SELECTORS = ("sish", "retccl", "random", "cluster", "entropy", "location", "wsis
 STAINS = ("macenko", "reinhard")
 """Names of the stain normalisations, as `sish_cluster.encoder.stain` has them."""
 
+ENGINES = ("auto", "openvino", "torch")
+"""Names of the engines, as `sish_cluster.encoder.networks.engine` has them."""
+
+PRECISIONS = ("half", "full")
+"""Names of the precisions, as `sish_cluster.encoder.networks.engine` has them."""
+
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 """A file that is there."""
 
@@ -98,10 +104,30 @@ _MOSAIC = [
 ]
 """Which patches they see, in what stain, and where they run."""
 
+_RUNNING = [
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="auto",
+        show_default=True,
+        help="What runs the networks: openvino on CPUs, torch anywhere; auto takes openvino on a CPU"
+        " where it is installed.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="half",
+        show_default=True,
+        help="half: codes and embeddings in bfloat16 where the device multiplies it itself, about twice"
+        " as fast; a few of 1024 bits differ from full, float32. Keys are float32 always.",
+    ),
+]
+"""What runs them, and in what numbers."""
+
 
 def network_options(command: Decorated) -> Decorated:
     """Add the options `encoder_settings` reads: networks, weights, mosaic, stain."""
-    for option in reversed([*_NETWORKS, *_MOSAIC]):
+    for option in reversed([*_NETWORKS, *_MOSAIC, *_RUNNING]):
         command = option(command)
     return command
 
@@ -125,6 +151,8 @@ def encoder_settings(options: Mapping[str, Any]) -> EncoderSettings:
         key_weights=options["key_weights"],
         codeword_order=options["codeword_order"],
         device=options["device"],
+        engine=options["engine"],
+        precision=options["precision"],
     )
 
 

@@ -1,7 +1,7 @@
 """The embedders: each turns a patch into a float vector, and says all that its vectors depend on.
 
 A network of this project is a `Kind`: how it is built, which of its checkpoint's names belong to it, how
-its pixels are scaled. `NetworkEmbedder` fills it and runs it; a file of one's own runs as
+its pixels are scaled. `NetworkEmbedder` fills it and has an engine run it; a file of one's own runs as
 `sish_cluster.encoder.embedder_file.FileEmbedder`. Both keep one promise, which a conformance suite holds
 them to: a patch's vector depends on its pixels and the weights alone, never on its neighbours in a batch.
 The texture code is made from the same vector, bit by bit (`sish_cluster.core.code`).
@@ -30,13 +30,13 @@ from sish_cluster.core.seams import Pixels
 from sish_cluster.encoder.checkpoint import WeightsFile, digest_of_state, fill, read_weights
 from sish_cluster.encoder.networks.densenet import DenseNet121
 from sish_cluster.encoder.networks.efficientnet import EfficientNetLite0
+from sish_cluster.encoder.networks.engine import EngineSettings, Runner, plan_of
 from sish_cluster.encoder.networks.inputs import (
     IMAGENET,
     LITE,
     Normalisation,
     checked_patches,
     device_of,
-    placed,
     repeatable,
 )
 from sish_cluster.encoder.networks.resnet import ResNet
@@ -171,6 +171,8 @@ class NetworkEmbedder:
         Its weights file; None for the ones that ship with the project or an installed package.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    running
+        Engine and precision; by default bfloat16 where the device multiplies it itself.
 
     Raises
     ------
@@ -179,22 +181,22 @@ class NetworkEmbedder:
     """
 
     def __init__(
-        self, name: str = "densenet121", weights: Path | None = None, *, device: str = "auto"
+        self,
+        name: str = "densenet121",
+        weights: Path | None = None,
+        *,
+        device: str = "auto",
+        running: EngineSettings = EngineSettings(),  # noqa: B008
     ) -> None:
         self.kind = kind_of(name)
         file = backbone_of(read_weights(weights or _default_weights(self.kind)), self.kind)
         with torch.random.fork_rng(devices=[]):
             network = self.kind.build().eval().requires_grad_(False)
         fill(network, file)
-        self._device = device_of(device)
-        self._network = placed(network, self._device)
+        self.dimensions = int(network.dimensions)  # type: ignore[arg-type]
         self.description = f"{name} ({file.name}, digest {file.digest[:12]})"
         self.weights_digest = digest_of_state(network)
-
-    @property
-    def dimensions(self) -> int:
-        """Length of one embedding, and bits of the code made from it."""
-        return int(self._network.dimensions)  # type: ignore[arg-type]
+        self.runner = Runner(network, plan_of(running, device_of(device)))
 
     @property
     def parts(self) -> Mapping[str, object]:
@@ -212,8 +214,8 @@ class NetworkEmbedder:
         checked_patches(patches)
         none = np.zeros((0, self.dimensions), np.float32)
         with repeatable():
-            batches = self.kind.normalisation.batches_of(patches, self._device)
-            return np.concatenate([none, *(self._network(x).cpu().numpy() for x in batches)])
+            batches = self.kind.normalisation.batches_of(patches, self.runner.plan.device)
+            return np.concatenate([none, *(self.runner(x).cpu().numpy() for x in batches)])
 
 
 def kind_of(name: str) -> Kind:

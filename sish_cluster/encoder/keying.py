@@ -29,6 +29,7 @@ from sish_cluster.encoder.checkpoint import (
     read_weights,
 )
 from sish_cluster.encoder.networks.codeword_order import checked_ranks, ranks_of
+from sish_cluster.encoder.networks.engine import EngineSettings, Runner, plan_of
 from sish_cluster.encoder.networks.inputs import (
     SYMMETRIC,
     checked_patches,
@@ -64,6 +65,8 @@ class KeyNetwork:
         compute it from the codebook.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    running
+        The engine; its precision does not count: codewords are chosen in float32 everywhere.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class KeyNetwork:
         *,
         codeword_order: Path | None = None,
         device: str = "auto",
+        running: EngineSettings = EngineSettings(),  # noqa: B008
     ) -> None:
         self.size: VqVaeSize = SIZES[size]
         own, weights = weights, weights or SHIPPED.get(size)
@@ -85,19 +89,20 @@ class KeyNetwork:
             network, ranks = _from_file(self.size, file, wants_ranks=codeword_order is None)
             origin = f"{'' if own else 'trained, '}{file.name}, digest {file.digest[:12]}"
         self.ranks = ranks if codeword_order is None else read_ranks(codeword_order)
-        self._device = device_of(device)
-        self._network = placed(network, self._device)
         self.description = f"{self.size.name} ({origin})"
         self.weights_digest = digest_of_state(network, prefixes=("encoder.", "codebook."))
         self.ranks_digest = digest_of(self.ranks.astype("<i8").tobytes())
+        plan = plan_of(running, device_of(device), keeps_float32=True)
+        self.codebook = placed(network.codebook, plan.device)
+        self.runner = Runner(network.encoder, plan)
 
     def latents_of(self, patches: Pixels) -> npt.NDArray[np.int64]:
         """Return the codewords (n, side / reduction, ...) of patches uint8 (n, side, side, 3)."""
         checked_patches(patches, multiple_of=self.size.side_px)
         with repeatable():
             latents = [
-                self._network.latents_of(batch).cpu().numpy()
-                for batch in SYMMETRIC.batches_of(patches, self._device)
+                self.codebook.nearest(self.runner(batch)).cpu().numpy()
+                for batch in SYMMETRIC.batches_of(patches, self.runner.plan.device)
             ]
         return np.concatenate(latents) if latents else np.zeros((0, 64, 64), np.int64)
 

@@ -1,7 +1,7 @@
 """Encoder actors inside this process: readers and networks on threads, the same lanes as under Ray.
 
 torch, OpenSlide and OpenCV let go of Python's lock while they work, so a few threads use a few cores; all
-networks share one set of weights.
+networks share one set of weights, and each of their patches runs on one thread.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def local_actors(
     settings: EncoderSettings, actors: ActorSettings, *, encoder: Encoder | None = None
 ) -> Iterator[list[Lane]]:
     """Read the weights once (or take those of ``encoder``) and yield the lanes."""
-    shared = encoder or Encoder(settings)
+    shared = encoder or Encoder(settings, at_once=actors.wanted_actors)
     batch = actors.batch_of(has_gpu=device_of(settings.device).type != "cpu")
 
     def start() -> LocalEncoder:

@@ -46,6 +46,9 @@ class EncoderDescription:
         Whether a key network makes the keys; else they only spread postings over shards.
     mosaic
         Which selector chooses patches, where it is not the published one; stain normalisation too.
+    runs
+        Engine, device and numbers of both networks, on the machine that was asked; no part of the
+        fingerprint.
     """
 
     profile: str
@@ -56,6 +59,7 @@ class EncoderDescription:
     dimensions: int = 0
     has_keys: bool = True
     mosaic: str = ""
+    runs: str = ""
 
     def __str__(self) -> str:
         more = f", {self.mosaic}" if self.mosaic else ""

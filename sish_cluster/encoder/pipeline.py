@@ -19,7 +19,7 @@ import numpy as np
 
 from sish_cluster.core.code import codes_of
 from sish_cluster.core.embedding import checked_embeddings
-from sish_cluster.core.errors import BadRequest
+from sish_cluster.core.errors import BadRequest, EncoderUnavailable
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.seams import Pixels
 from sish_cluster.core.slide import Slide
@@ -28,6 +28,8 @@ from sish_cluster.encoder.embedder_file import FileEmbedder
 from sish_cluster.encoder.embedders import LoadedEmbedder, NetworkEmbedder
 from sish_cluster.encoder.fingerprint import fingerprint_of
 from sish_cluster.encoder.keying import KeyNetwork
+from sish_cluster.encoder.networks.engine import EngineSettings, Plan, plan_of
+from sish_cluster.encoder.networks.inputs import device_of
 from sish_cluster.encoder.outcome import EncoderDescription
 from sish_cluster.encoder.reading import (
     ENCODING,
@@ -42,8 +44,8 @@ from sish_cluster.encoder.selectors import selector_of
 from sish_cluster.encoder.settings import EmbedderFileSettings, EncoderSettings
 
 
-def embedder_of(settings: EncoderSettings) -> LoadedEmbedder:
-    """Return the embedder that settings name, its weights read.
+def embedder_of(settings: EncoderSettings, *, at_once: int = 1) -> LoadedEmbedder:
+    """Return the embedder that settings name, its weights read, for ``at_once`` threads at the same time.
 
     Raises
     ------
@@ -57,11 +59,12 @@ def embedder_of(settings: EncoderSettings) -> LoadedEmbedder:
             settings.embedder, side_px=settings.profile.side_px, device=settings.device
         )
     name = settings.embedder or settings.profile.embedder
-    return NetworkEmbedder(name, settings.weights, device=settings.device)
+    running = _running(settings, at_once)
+    return NetworkEmbedder(name, settings.weights, device=settings.device, running=running)
 
 
-def key_network_of(settings: EncoderSettings) -> KeyNetwork | None:
-    """Return the profile's key network, or None where it has none."""
+def key_network_of(settings: EncoderSettings, *, at_once: int = 1) -> KeyNetwork | None:
+    """Return the profile's key network, or None where it has none; see `embedder_of`."""
     if not settings.profile.key_network:
         return None
     return KeyNetwork(
@@ -69,7 +72,12 @@ def key_network_of(settings: EncoderSettings) -> KeyNetwork | None:
         settings.key_weights,
         codeword_order=settings.codeword_order,
         device=settings.device,
+        running=_running(settings, at_once),
     )
+
+
+def _running(settings: EncoderSettings, at_once: int) -> EngineSettings:
+    return EngineSettings(settings.engine, settings.precision, at_once)
 
 
 class Encoder:
@@ -79,6 +87,8 @@ class Encoder:
     ----------
     settings
         Everything that decides the result.
+    at_once
+        Threads that may encode at the same time; more wait for each other.
 
     Raises
     ------
@@ -86,10 +96,10 @@ class Encoder:
         If a weights file does not fit its network.
     """
 
-    def __init__(self, settings: EncoderSettings) -> None:
+    def __init__(self, settings: EncoderSettings, *, at_once: int = 1) -> None:
         self.settings = settings
-        self.keying = key_network_of(settings)
-        self.embedder = embedder_of(settings)
+        self.keying = key_network_of(settings, at_once=at_once)
+        self.embedder = embedder_of(settings, at_once=at_once)
         selector_of(settings.cutting, self.embedder, device=settings.device)  # or its error, now
         self.description = EncoderDescription(
             settings.profile.name,
@@ -100,6 +110,7 @@ class Encoder:
             self.embedder.dimensions,
             self.keying is not None,
             _told(settings),
+            _runs(settings),
         )
 
     @property
@@ -187,8 +198,23 @@ def description_of(settings: EncoderSettings) -> EncoderDescription:
 
 @functools.lru_cache(maxsize=8)
 def _described(settings: EncoderSettings) -> EncoderDescription:
-    # The fingerprint does not depend on the device, so a machine without a GPU can work it out.
-    return Encoder(dataclasses.replace(settings, device="cpu")).description
+    # The fingerprint depends on neither device nor engine, so a machine without a GPU can work it out.
+    anywhere = dataclasses.replace(settings, device="cpu", engine="torch")
+    return dataclasses.replace(Encoder(anywhere).description, runs=_runs(settings))
+
+
+def _runs(settings: EncoderSettings) -> str:
+    """Return engine, device and numbers of each network on this machine."""
+    try:
+        device = device_of(settings.device)
+    except EncoderUnavailable:
+        return f"not on this machine: it has no {settings.device}"
+    running = _running(settings, 1)
+    is_own = isinstance(settings.embedder, EmbedderFileSettings)
+    codes = Plan("torch", "float32", device) if is_own else plan_of(running, device)
+    if not settings.profile.key_network:
+        return f"codes {codes}"
+    return f"keys {plan_of(running, device, keeps_float32=True)}; codes {codes}"
 
 
 def _told(settings: EncoderSettings) -> str:

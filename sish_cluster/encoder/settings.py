@@ -48,6 +48,12 @@ class EncoderSettings:
     """A ``codebook_semantic.pt``; None for the order stored with, or computed from, the codebook."""
     device: str = "auto"
     """``cpu``, ``cuda``, or ``auto``: a GPU where torch sees one."""
+    engine: str = "auto"
+    """What runs the networks: ``openvino`` (CPU only), ``torch``, or ``auto``: OpenVINO on a CPU where it is
+    installed. No part of the fingerprint: one bit of a thousand differs less than once in a patch."""
+    precision: str = "half"
+    """``half``: embeddings and codes in bfloat16 where the device multiplies it itself, twice as fast; ``full``:
+    in float32. Keys are float32 always. No part of the fingerprint either: see `networks.engine`."""
 
     @property
     def cutting(self) -> MosaicSettings:

@@ -127,7 +127,7 @@ def test_a_resnet_loads_with_and_without_prefixes_and_heads(prefix, tmp_path):
     state = ResNet(18).state_dict()
     torch.save(contrastive(state, prefix), tmp_path / "c.pth")
     loaded = NetworkEmbedder("resnet18", tmp_path / "c.pth", device="cpu")
-    assert torch.equal(loaded._network.state_dict()["conv1.weight"], state["conv1.weight"])
+    assert torch.equal(loaded.runner.network.state_dict()["conv1.weight"], state["conv1.weight"])
     assert loaded.dimensions == 512
 
 
@@ -182,7 +182,7 @@ def test_an_installed_weights_package_is_found(tmp_path, monkeypatch):
 
 def test_the_shipped_densenet_weights_fill_every_tensor():
     before = {name: tensor.clone() for name, tensor in DenseNet121().state_dict().items()}
-    filled = NetworkEmbedder()._network.state_dict()
+    filled = NetworkEmbedder().runner.network.state_dict()
     same = [n for n in before if torch.equal(before[n], filled[n]) and not n.endswith("tracked")]
     assert same == []
 

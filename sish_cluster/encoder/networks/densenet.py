@@ -26,6 +26,9 @@ LAYERS_OF_BLOCKS = (6, 12, 24, 16)
 STEM_CHANNELS = 64
 """Channels of the first convolution."""
 
+STEM_LAYERS = 4
+"""Layers before the first block: convolution, norm, ReLU, pooling."""
+
 BOTTLENECK = 4
 """Channels of a layer's 1x1 convolution, in multiples of the growth."""
 
@@ -102,5 +105,18 @@ class DenseNet121(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (n, 1024): the mean over the grid, no final ReLU."""
-        grid: torch.Tensor = self.features(x)
-        return grid.mean(dim=(2, 3))
+        return self.rest(self.stem(x))
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the grid (n, 64, side / 4, side / 4) the dense blocks begin with."""
+        for layer in list(self.features)[:STEM_LAYERS]:
+            x = layer(x)
+        return x
+
+    def rest(self, grid: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of what `stem` gives."""
+        *layers, last = list(self.features)[STEM_LAYERS:]
+        for layer in layers:
+            grid = layer(grid)
+        # Signs of small differences count: the last norm and the mean are float32 in every precision.
+        return last(grid.float()).mean(dim=(2, 3))  # type: ignore[no-any-return]

@@ -116,8 +116,15 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (n, 1280): the mean over the last grid, after the last ReLU6."""
-        grid = functional.relu6(self._bn0(self._conv_stem(x)))
+        return self.rest(self.stem(x))
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the grid (n, 32, side / 2, side / 2) the blocks begin with."""
+        return functional.relu6(self._bn0(self._conv_stem(x)))
+
+    def rest(self, grid: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of what `stem` gives."""
         for block in self._blocks:
             grid = block(grid)
         grid = functional.relu6(self._bn1(self._conv_head(grid)))
-        return grid.mean(dim=(2, 3))
+        return grid.float().mean(dim=(2, 3))

@@ -119,11 +119,18 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (n, dimensions) of x (n, 3, side, side): the mean over the grid."""
+        return self.rest(self.stem(x))
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the grid (n, width, side / 4, side / 4) the first stage begins with."""
         grid = functional.relu(self.bn1(self.conv1(x)))
-        grid = functional.max_pool2d(grid, 3, stride=2, padding=1)
+        return functional.max_pool2d(grid, 3, stride=2, padding=1)
+
+    def rest(self, grid: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of what `stem` gives."""
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             grid = stage(grid)
-        return grid.mean(dim=(2, 3))
+        return grid.float().mean(dim=(2, 3))
 
 
 def _stage(depth: int, channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
