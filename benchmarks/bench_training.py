@@ -112,7 +112,7 @@ def lines(row):
     )
     for side, found in row["accuracy"].items():
         yield "  ".join(
-            [f"  at {side:7}"]
+            [f"  at {side}:"]
             + [
                 f"{name} {value['mean']:.3f} {value.get('seeds') or value['interval_95']}"
                 for name, value in found.items()

@@ -7,7 +7,8 @@ patches, and each half asks all others for its sibling; mosaics of equal size ch
 random, and by the other baselines are compared on the same halves.
 """
 
-import dataclasses
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,9 @@ FIELD_UM, SIDE_PX = 256.0, 128
 
 RANDOM_MASKS = 200
 """Masks that the kept summary is compared with the best of."""
+
+SINGLE_MASKS = 50
+"""Masks whose cosines' spread is told."""
 
 MOSAIC_SEARCH = SelectionSettings(max_tries=300)
 """How mosaics are searched for here: 200 random masks and 100 exchanges, where users get up to 1000 in all."""
@@ -101,40 +105,43 @@ def wsisum_rows(flags, folder: Path):
         "patches": [len(slide) for slide in slides],
         "loss": found["loss"],
         "training_s": found["training_s"],
-        "settings": dataclasses.asdict(settings),
+        "settings": asdict(settings),
     }
-    yield cosine_row(slides, model, flags)
-    yield from retrieval_rows(slides, model, flags)
+    kept = Kept(run.out_dir / "judged.json", f"{model.digest} {asdict(SelectionSettings())}")
+    yield cosine_row(slides, model, flags, kept)
+    yield from retrieval_rows(slides, model, flags, kept)
 
 
-def cosine_row(slides, model, flags) -> dict:
-    """Return a row: kept summaries' cosines beside the best of 200 random masks, drawn independently.
+class Kept:
+    """What was measured already, in a file: a repeated command goes on where it stopped.
 
-    Every kept summary of a slide is compared with every set of 200 masks of it; no two share a seed.
+    Parameters
+    ----------
+    path
+        JSON.
+    identity
+        What it was measured with; values of another are dropped.
     """
-    seeds = range(flags.repeats)
-    random_only = SelectionSettings(max_tries=RANDOM_MASKS)
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._path = path
+        found = json.loads(path.read_text()) if path.exists() else {}
+        self._values = found if found.get("identity") == identity else {"identity": identity}
+
+    def value(self, name: str, measure):
+        """Return the value of a name, from ``measure()`` if it is new."""
+        if name not in self._values:
+            self._values[name] = measure()
+            self._path.write_text(json.dumps(self._values) + "\n")
+        return self._values[name]
+
+
+def cosine_row(slides, model, flags, kept) -> dict:
+    """Return a row: kept summaries' cosines beside the best of 200 random masks, drawn independently."""
     found = []
     for slide in slides:
-        kept = [best_summary(slide.features, model, rng_seed=flags.seed + s) for s in seeds]
-        best = [
-            best_summary(
-                slide.features, model, settings=random_only, rng_seed=flags.seed + 1000 + s
-            ).score
-            for s in seeds
-        ]
-        scores = [summary.score for summary in kept]
-        gains = np.subtract.outer(scores, best)
-        found.append(
-            {
-                "slide": slide.name,
-                "kept": np.round(scores, 6).tolist(),
-                "tries": [summary.tries for summary in kept],
-                "best_of_200": np.round(best, 6).tolist(),
-                "gain": round(float(gains.mean()), 7),
-                "pairs_at_least_as_good": round(float((gains >= 0).mean()), 3),
-            }
-        )
+        name = f"cosine of {slide.name}, {flags.repeats} seeds from {flags.seed}"
+        found.append(kept.value(name, lambda slide=slide: _cosines(slide, model, flags)))
         print(f"wsisum cosine: {found[-1]}", flush=True)
     gains = np.array([line["gain"] for line in found])
     return {
@@ -154,7 +161,38 @@ def cosine_row(slides, model, flags) -> dict:
     }
 
 
-def retrieval_rows(slides, model, flags):
+def _cosines(slide, model, flags) -> dict:
+    """Return the cosines of a slide: every kept summary against every set of 200 masks.
+
+    No two share a seed. ``random_deviation`` is that of single random masks: the scale on which a gain counts.
+    """
+    random_only = SelectionSettings(max_tries=RANDOM_MASKS)
+    seeds = [flags.seed + i for i in range(flags.repeats)]
+    kept = [best_summary(slide.features, model, rng_seed=seed) for seed in seeds]
+    best = [
+        best_summary(slide.features, model, settings=random_only, rng_seed=1000 + seed).score
+        for seed in seeds
+    ]
+    one = SelectionSettings(min_tries=1, max_tries=1)
+    single = [
+        best_summary(slide.features, model, settings=one, rng_seed=2000 + i).score
+        for i in range(SINGLE_MASKS)
+    ]
+    gains = np.subtract.outer([summary.score for summary in kept], best)
+    return {
+        "slide": slide.name,
+        "patches": len(slide),
+        "kept": [round(summary.score, 6) for summary in kept],
+        "tries": [summary.tries for summary in kept],
+        "best_of_200": np.round(best, 6).tolist(),
+        "random_mean": round(float(np.mean(single)), 6),
+        "random_deviation": round(float(np.std(single)), 6),
+        "gain": round(float(gains.mean()), 7),
+        "pairs_at_least_as_good": round(float((gains >= 0).mean()), 3),
+    }
+
+
+def retrieval_rows(slides, model, flags, kept):
     """Yield a row per way of choosing: how often half a slide finds its other half.
 
     Gains over random mosaics are paired by half, each the mean of all seeds; their interval is a bootstrap over
@@ -180,20 +218,23 @@ def retrieval_rows(slides, model, flags):
         for name, choose in ways.items():
             count = flags.random_repeats if name == "random" else flags.mosaic_repeats
             count = 1 if name == "entropy" else count
-            found = np.array(
-                [
-                    _found(
-                        [
-                            features[choose(features, coords, size, flags.seed + 31 * r + i)]
-                            for i, (_, features, coords) in enumerate(halves)
-                        ],
-                        own,
-                    )
-                    for r in range(count)
-                ]
-            )
+
+            def measure(choose=choose, size=size, count=count):
+                seeds = [flags.seed + 31 * number for number in range(count)]
+                return [_found(_mosaics(halves, choose, size, seed), own) for seed in seeds]
+
+            told = f"{name} mosaics of {size}, {count} seeds from {flags.seed}"
+            found = np.array(kept.value(told, measure))
             peer = found if peer is None else peer
             yield _retrieval_row(name, size, found, peer, own)
+
+
+def _mosaics(halves, choose, size, seed):
+    """Return the embeddings of every half's mosaic; each half has a seed of its own."""
+    return [
+        features[choose(features, coords, size, seed + number)]
+        for number, (_, features, coords) in enumerate(halves)
+    ]
 
 
 def _retrieval_row(name, size, found, peer, own) -> dict:
@@ -241,4 +282,4 @@ def _found(mosaics, own):
     is_sibling = own[np.argsort(-likeness, axis=1)] == own[:, None]
     # A mosaic comes last in its own list and is no sibling of itself.
     ranks = is_sibling[:, :-1].argmax(axis=1)
-    return ranks == 0, 1.0 / (ranks + 1)
+    return [(ranks == 0).astype(float).tolist(), (1.0 / (ranks + 1)).tolist()]
