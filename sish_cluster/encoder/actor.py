@@ -16,7 +16,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from sish_cluster.encoder.encoders import AHEAD, Encoders
 from sish_cluster.encoder.lane import Lane, Stage
 from sish_cluster.encoder.outcome import EncoderDescription
 from sish_cluster.encoder.ray_cluster import connected
+from sish_cluster.encoder.ray_head import PATIENCE_S, RayHead
 from sish_cluster.encoder.ray_lanes import ENCODE, WATCH, RayEncoder, RayReader
 from sish_cluster.encoder.reader_actor import SlideReaderActor
 from sish_cluster.encoder.reading import Cut, EncodedPatches
@@ -140,39 +141,40 @@ def ray_actors(
                 instead="--no-ray",
             )
         )
+        # A cluster of our own ends with its head; another's may start its head again.
+        head = RayHead(
+            ray.get_runtime_context().gcs_address, patience_s=PATIENCE_S if address else 0.0
+        )
         asked = _resources(ray, actors)
         _check_fits(ray, asked, actors)
         environment = {"env_vars": MALLOC} if address else None
         network = _network_class(ray, asked, actors, environment).remote
         encoders = stack.enter_context(
-            Encoders(lambda: RayEncoder(network(settings, actors), ray), actors.scaling)
+            Encoders(lambda: RayEncoder(network(settings, actors), ray, head), actors.scaling)
         )
         description = _await_placed(ray, encoders, asked, actors)
-        yield _lanes(
-            ray, stack, encoders, description, environment, settings=settings, actors=actors
-        )
+        first: Any = encoders.members[0]
+        begin = _reader(ray, description, environment, settings=settings, actors=actors)
+        lanes = []
+        for _ in range(actors.wanted_readers):
+            source = RayReader(begin, ray, head, first.handle)
+            lanes.append(Lane(source, encoders, description))
+            stack.callback(lanes[-1].close)
+        yield lanes
 
 
-def _lanes(
+def _reader(
     ray: Any,
-    stack: contextlib.ExitStack,
-    encoders: Encoders,
     description: EncoderDescription,
     environment: Any,
     *,
     settings: EncoderSettings,
     actors: ActorSettings,
-) -> list[Lane]:
-    """Place the readers and return their lanes, which end with ``stack``."""
-    first: Any = encoders.members[0]
-    reader = _reader_class(ray, actors, environment).remote
+) -> Callable[[], Any]:
+    """Return what starts a reader and returns its handle."""
     batch = actors.batch_of(has_gpu=ray.cluster_resources().get("GPU", 0.0) > 0)
-    begin = functools.partial(reader, settings, batch, description.dimensions)
-    lanes = []
-    for _ in range(actors.wanted_readers):
-        lanes.append(Lane(RayReader(begin, ray, first.handle), encoders, description))
-        stack.callback(lanes[-1].close)
-    return lanes
+    reader = _reader_class(ray, actors, environment).remote
+    return functools.partial(reader, settings, batch, description.dimensions)
 
 
 def _network_class(

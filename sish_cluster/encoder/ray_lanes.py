@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from sish_cluster.core.errors import EncoderUnavailable, SishError
+from sish_cluster.core.errors import SishError
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.encoders import AHEAD
 from sish_cluster.encoder.lane import Stage
-from sish_cluster.encoder.outcome import EncoderDescription, unexpected
+from sish_cluster.encoder.outcome import EncoderDescription
+from sish_cluster.encoder.ray_head import RayHead
 from sish_cluster.encoder.reading import EncodedPatches
 
 Answer = TypeVar("Answer")
@@ -32,9 +33,10 @@ WATCH_TIMEOUT_S = 2.0
 class RayEncoder:
     """One `actor.EncoderActor` in a process that Ray keeps alive; implements `encoders.EncoderMember`."""
 
-    def __init__(self, handle: Any, ray: Any) -> None:
+    def __init__(self, handle: Any, ray: Any, head: RayHead) -> None:
         self.handle = handle
         self._ray = ray
+        self._head = head
         self._asked = handle.describe.options(concurrency_group=WATCH).remote()
 
     @property
@@ -46,7 +48,7 @@ class RayEncoder:
     def begin(self, pixels: Any) -> Future[EncodedPatches]:
         """Begin a batch of patches, or of a reference to them."""
         encode = self.handle.encode_patches.options(concurrency_group=ENCODE)
-        return _settled(lambda: encode.remote(pixels))
+        return _settled(lambda: encode.remote(pixels), self._head)
 
     def describe(self, timeout_s: float) -> tuple[int, EncoderDescription]:
         """Return the actor's process id and what its encoder is."""
@@ -72,18 +74,22 @@ class RayReader:
         Starts a reader and returns its handle.
     ray
         The module.
+    head
+        The cluster's.
     embedder
         Handle of an `actor.EncoderActor`, for selectors that go by embeddings.
     """
 
-    def __init__(self, start: Callable[[], Any], ray: Any, embedder: Any) -> None:
+    def __init__(self, start: Callable[[], Any], ray: Any, head: RayHead, embedder: Any) -> None:
         self._start = start
         self._ray = ray
+        self._head = head
         self._embedder = embedder
         self._handle = start()
 
     def items(self, entry: CatalogueEntry, ticket: str) -> Iterator[Any]:
         """Yield a slide's `Cut`, then references to its batches: pixels never come here."""
+        self._head.check(str(entry.path))
         # The reader rests while this many of its batches lie in the object store.
         stream = self._handle.items.options(
             num_returns="streaming", _generator_backpressure_num_objects=AHEAD + 1
@@ -94,7 +100,7 @@ class RayReader:
         except SishError:
             raise
         except Exception as error:  # Ray raises what it likes, also when it is gone.
-            raise as_sish_error(str(entry.path), error) from error
+            raise self._head.error_of(str(entry.path), error) from error
 
     def stage(self) -> Stage | None:
         """Return how far the reading is, or None while the reader does not answer."""
@@ -119,21 +125,7 @@ class RayReader:
             self._ray.kill(self._handle)
 
 
-def as_sish_error(what: str, error: BaseException) -> SishError:
-    """Return what went wrong in an actor as an error of ours."""
-    cause = getattr(error, "cause", None)
-    for found in (cause, error):
-        if isinstance(found, SishError):
-            return found
-    if "Actor" in type(error).__name__:
-        return EncoderUnavailable(
-            f"{what}: the actor at it died, and died again when it was repeated: it may need more"
-            " memory than there is, or break a decoder. Try it alone"
-        )
-    return unexpected(what, error)
-
-
-def _settled(ask: Callable[[], Any]) -> Future[Answer]:
+def _settled(ask: Callable[[], Any], head: RayHead) -> Future[Answer]:
     """Return the future of what Ray is asked for; it fails with a `SishError` only."""
     outcome: Future[Answer] = Future()
 
@@ -144,10 +136,10 @@ def _settled(ask: Callable[[], Any]) -> Future[Answer]:
         if error is None:
             outcome.set_result(future.result())
         else:
-            outcome.set_exception(as_sish_error("a batch of patches", error))
+            outcome.set_exception(head.error_of("a batch of patches", error))
 
     try:
         ask().future().add_done_callback(settle)
     except Exception as error:  # Ray itself is gone.
-        outcome.set_exception(as_sish_error("a batch of patches", error))
+        outcome.set_exception(head.error_of("a batch of patches", error))
     return outcome
