@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,7 @@ from sish_cluster.cli.networks import FILE
 from sish_cluster.cli.options import ExampleCommand
 from sish_cluster.cli.output import printed_json
 from sish_cluster.cli.train import TrainingBar
-
-FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
-"""A folder that is there."""
+from sish_cluster.cli.train_options import FOLDER, trained, worker_options
 
 SHOWN = ("loss", "mse", "batch_perplexity", "held_out_psnr_db")
 """Values beside the bar."""
@@ -25,6 +24,7 @@ SHOWN = ("loss", "mse", "batch_perplexity", "held_out_psnr_db")
     examples=[
         "sish train vqvae --slides slides/ --labels labels.csv --out runs/keys",
         "sish train vqvae --tiles tiles/ --out runs/keys --hold-out 'patient-7*'",
+        "sish train vqvae --slides slides/ --out runs/keys --batch 64 --workers 4",
         "sish train vqvae --slides slides/ --out runs/keys --init runs/before/vqvae.safetensors",
         "sish index slides/ --collection mine --key-weights runs/keys/vqvae.safetensors",
     ],
@@ -53,8 +53,13 @@ SHOWN = ("loss", "mse", "batch_perplexity", "held_out_psnr_db")
     help="Groups kept for validation; repeatable.  [default: every tenth]",
 )
 @click.option("--seed", "rng_seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="Threads of torch.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of torch, of each worker.  [default: all, shared evenly]",
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+@worker_options
 def vqvae(
     *,
     slides: Path | None,
@@ -73,7 +78,7 @@ def vqvae(
     if slides is None and tiles is None:
         raise click.UsageError("give --slides, --tiles, or both: there is nothing to train on")
     from sish_cluster.encoder.profile import profile_of
-    from sish_cluster.encoder.training.vqvae_run import VqVaeRun, train_vqvae
+    from sish_cluster.encoder.training.vqvae_run import VqVaeRun, prepare, train_vqvae
 
     run = VqVaeRun(
         options["out"],
@@ -89,10 +94,14 @@ def vqvae(
         threads=threads,
     )
     with TrainingBar("key network", shown=SHOWN) as bar:
-        found = train_vqvae(
-            run,
-            reporter=bar.report,
-            cutting_progress=lambda what, done, total: bar.say(f"{done}/{total} {what[:60]}"),
+        found = trained(
+            functools.partial(train_vqvae, run),
+            {**options, "threads": threads},
+            batch=run.training.batch_crops,
+            bar=bar,
+            prepare=lambda: prepare(
+                run, lambda what, done, total: bar.say(f"{done}/{total} {what[:60]}")
+            ),
         )
     printed_json(found)
 

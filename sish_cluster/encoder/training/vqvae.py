@@ -26,6 +26,7 @@ from sish_cluster.core.key import CODEBOOK_SIZE
 from sish_cluster.encoder.networks.inputs import placed
 from sish_cluster.encoder.networks.vqvae import VqVae
 from sish_cluster.encoder.training.crops import CROP_PX, Crops
+from sish_cluster.encoder.training.team import ALONE, Team, share_of
 from sish_cluster.encoder.training.vqvae_codebook import centres_of, perplexity_of
 
 FINE_BELOW = 0.75
@@ -93,6 +94,8 @@ class VqVaeTask:
         Where it is trained.
     begins_codebook
         Whether early steps replace the codebook by k-means centres; not for trained weights.
+    team
+        The workers that share every batch; codewords are counted, refitted and revived for all at once.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class VqVaeTask:
         *,
         device: str = "cpu",
         begins_codebook: bool = True,
+        team: Team = ALONE,
     ) -> None:
         self._network = placed(network, torch.device(device)).train()
         words = list(self._network.codebook.parameters())
@@ -110,6 +114,7 @@ class VqVaeTask:
         self._settings = settings
         self._device = device
         self._begins_codebook = begins_codebook
+        self._team = team
         self._shares = torch.full((CODEBOOK_SIZE,), 1.0 / CODEBOOK_SIZE, device=device)
         self._places = torch.zeros(0, device=device)
         self._n_revived = 0
@@ -132,6 +137,7 @@ class VqVaeTask:
             self._refit_codebook(x)
         terms = self._network.terms_of(x)
         shares = torch.bincount(terms.codewords.flatten(), minlength=CODEBOOK_SIZE).float()
+        shares = self._team.summed(shares)
         shares /= shares.sum()
         self._shares.lerp_(shares, 1 - self._settings.usage_memory)
         self._places = _places_of(terms.z.detach())
@@ -167,8 +173,9 @@ class VqVaeTask:
 
     @torch.no_grad()
     def _refit_codebook(self, x: torch.Tensor) -> None:
-        places = _places_of(self._network.encoder(x))
-        self._replace_codewords(torch.arange(CODEBOOK_SIZE), centres_of(places))
+        places = self._team.gathered(_places_of(self._network.encoder(x)))
+        centres = self._team.from_first(centres_of(places))
+        self._replace_codewords(torch.arange(CODEBOOK_SIZE), centres)
 
     @torch.no_grad()
     def _revive(self) -> None:
@@ -176,7 +183,7 @@ class VqVaeTask:
         if not len(dead):
             return
         drawn = torch.randint(len(self._places), (len(dead),)).to(self._places.device)
-        self._replace_codewords(dead, self._places[drawn])
+        self._replace_codewords(dead, self._team.from_first(self._places[drawn]))
         self._n_revived += len(dead)
 
     def _replace_codewords(self, rows: torch.Tensor, vectors: torch.Tensor) -> None:
@@ -194,6 +201,8 @@ def batches_of(
     rows: np.ndarray[Any, np.dtype[np.int64]],
     settings: VqVaeTrainingSettings,
     mpp: float,
+    *,
+    team: Team = ALONE,
 ) -> Callable[[int, torch.Generator], torch.Tensor]:
     """Return the ``batch_at`` of a training: turned and mirrored squares drawn from ``rows``.
 
@@ -207,14 +216,18 @@ def batches_of(
         Squares a batch and their side.
     mpp
         The network's um per px; finer crops are seen at both scales.
+    team
+        The workers that share every batch.
 
     Returns
     -------
-    (step, generator) -> float32 (batch_crops, 3, crop_px, crop_px) in [-1, 1].
+    (step, generator) -> float32 (batch_crops, 3, crop_px, crop_px) in [-1, 1], of several workers each
+    one's share of them.
     """
+    own = share_of(team, settings.batch_crops)
 
     def batch_at(step: int, generator: torch.Generator) -> torch.Tensor:
-        drawn = torch.randint(2**31, (settings.batch_crops, 5), generator=generator).numpy()
+        drawn = torch.randint(2**31, (settings.batch_crops, 5), generator=generator)[own].numpy()
         squares = [
             _square(crops, int(rows[draws[0] % len(rows)]), draws[1:], settings.crop_px, mpp)
             for draws in drawn

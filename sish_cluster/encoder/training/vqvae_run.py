@@ -34,6 +34,7 @@ from sish_cluster.encoder.training import crops as cutting
 from sish_cluster.encoder.training.crops import Crops, CropSettings, cut_crops
 from sish_cluster.encoder.training.loop import LoopSettings, Reporter, train
 from sish_cluster.encoder.training.loop_log import CLOCK, TrainingLog
+from sish_cluster.encoder.training.team import ALONE, Team
 from sish_cluster.encoder.training.vqvae import VqVaeTask, VqVaeTrainingSettings, batches_of
 from sish_cluster.encoder.training.vqvae_card import card_of
 from sish_cluster.encoder.training.vqvae_metrics import key_metrics, reconstruction_metrics
@@ -78,10 +79,13 @@ class VqVaeRun:
 def train_vqvae(
     run: VqVaeRun,
     *,
+    team: Team = ALONE,
     reporter: Reporter | None = None,
     cutting_progress: cutting.Progress | None = None,
 ) -> dict[str, object]:
     """Train a key network, write its weights, metrics and card, and return the metrics.
+
+    Of several workers, which are a ``team``, each calls this; the first writes.
 
     Raises
     ------
@@ -92,24 +96,37 @@ def train_vqvae(
     """
     if run.threads is not None:
         torch.set_num_threads(run.threads)
-    crops = cut_crops(
+    crops = crops_of(run, cutting_progress)
+    held_out = _held_out(crops, run.hold_out)
+    task = _task(run, team)
+    log = train(
+        task,
+        batches_of(crops, np.flatnonzero(~held_out), run.training, run.profile.mpp, team=team),
+        _loop_settings(run, crops, held_out),
+        team=team,
+        reporter=reporter,
+        evaluation=_evaluation(task.module, crops, np.flatnonzero(held_out), run.profile.mpp),
+    )
+    if team.rank:
+        return {**log.rows[-1]}
+    return _written(run, task.module, crops, held_out, log)
+
+
+def crops_of(run: VqVaeRun, progress: cutting.Progress | None = None) -> Crops:
+    """Return the crops of a run, cutting them unless that is done."""
+    return cut_crops(
         run.out_dir / "crops",
         slides=run.slides,
         tiles=run.tiles,
         labels=run.labels,
         settings=CropSettings(mpp=run.profile.mpp),
-        progress=cutting_progress,
+        progress=progress,
     )
-    held_out = _held_out(crops, run.hold_out)
-    task = _task(run)
-    log = train(
-        task,
-        batches_of(crops, np.flatnonzero(~held_out), run.training, run.profile.mpp),
-        _loop_settings(run, crops, held_out),
-        reporter=reporter,
-        evaluation=_evaluation(task.module, crops, np.flatnonzero(held_out), run.profile.mpp),
-    )
-    return _written(run, task.module, crops, held_out, log)
+
+
+def prepare(run: VqVaeRun, progress: cutting.Progress | None = None) -> None:
+    """Do what is done once, before workers read it."""
+    crops_of(run, progress)
 
 
 def _held_out(crops: Crops, patterns: tuple[str, ...]) -> npt.NDArray[np.bool_]:
@@ -123,7 +140,7 @@ def _held_out(crops: Crops, patterns: tuple[str, ...]) -> npt.NDArray[np.bool_]:
     return held
 
 
-def _task(run: VqVaeRun) -> VqVaeTask:
+def _task(run: VqVaeRun, team: Team) -> VqVaeTask:
     torch.manual_seed(run.rng_seed)
     network = VqVae(SIZES[run.profile.key_network])
     if run.initial is not None:
@@ -135,6 +152,7 @@ def _task(run: VqVaeRun) -> VqVaeTask:
         run.training,
         device=str(device_of(run.device)),
         begins_codebook=run.initial is None,
+        team=team,
     )
 
 
