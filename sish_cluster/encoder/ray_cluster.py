@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sish_cluster.core.errors import EncoderUnavailable
+from sish_cluster.encoder.ray_head import check_reachable
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,6 +47,8 @@ def connected(
     EncoderUnavailable
         If Ray is missing, does not start, or this process is connected already.
     """
+    if address:
+        check_reachable(address, instead=instead)
     environment = QUIET if address else {**QUIET, **own, **_own_token()}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)

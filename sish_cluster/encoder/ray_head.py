@@ -79,6 +79,29 @@ class RayHead:
         return True
 
 
+def check_reachable(address: str, *, instead: str) -> None:
+    """Return if somebody accepts connections at ``host:port``, or ``address`` is of another form.
+
+    Parameters
+    ----------
+    address
+        Of a Ray cluster, ``auto`` and ``ray://`` addresses included.
+    instead
+        The option that needs no Ray, for messages.
+
+    Raises
+    ------
+    EncoderUnavailable
+        At once, where Ray itself would try for minutes.
+    """
+    _, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in address and not _answers(address):
+        raise EncoderUnavailable(
+            f"Ray at {address} could not be reached: nobody accepts connections there. Start it"
+            f" (`ray start --head --port {port}`), give the address of one that runs, or use {instead}"
+        )
+
+
 def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError, ValueError):
