@@ -165,9 +165,9 @@ def _kept(definition: Collection) -> str:
     """Return what a posting holds, for people."""
     kept = ["keys"] if definition.has_keys else []
     if definition.code_bits:
-        kept.append(f"codes of {counted(definition.code_bits, 'bit')}")
+        kept.append(f"codes of {definition.code_bits} bits")
     if definition.dimensions:
-        kept.append(f"embeddings of {counted(definition.dimensions, 'number')}")
+        kept.append(f"embeddings of {definition.dimensions} numbers")
     return ", ".join(kept)
 
 

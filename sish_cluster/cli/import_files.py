@@ -22,8 +22,9 @@ from sish_cluster.cli.output import console, failures_table
 from sish_cluster.cli.progress import SlideBars
 from sish_cluster.client import Client
 from sish_cluster.core.code import PUBLISHED_CODE_BITS
+from sish_cluster.core.collection import Collection
 from sish_cluster.core.counting import counted
-from sish_cluster.core.errors import BadRequest, UnknownCollection
+from sish_cluster.core.errors import BadRequest, FingerprintMismatch, UnknownCollection
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.local.encoding import SlideFailure
 
@@ -254,9 +255,32 @@ def _ensure(client: Client, source: SlideSource, options: dict[str, Any]) -> Non
     if options.get("max_distance") is not None:
         wanted = dataclasses.replace(wanted, max_distance=options["max_distance"])
     try:
-        client.definition_of(wanted.name).check_fingerprint(wanted.fingerprint)
+        held = client.definition_of(wanted.name)
     except UnknownCollection:
         client.create_collection(wanted)
+        return
+    if held.fingerprint != wanted.fingerprint:
+        remedy = "import them into a new collection"
+        if "fingerprint" in options:  # a table says its own
+            remedy += (
+                ", or, where you know that one encoder made both, add"
+                f" --fingerprint {held.fingerprint}"
+            )
+        raise FingerprintMismatch(
+            f"collection {held.name!r} holds {_told_of(held)}; these files are {_told_of(wanted)}: {remedy}",
+            metadata={"expected": held.fingerprint, "found": wanted.fingerprint},
+        )
+
+
+def _told_of(definition: Collection) -> str:
+    """Return what made a collection's postings, and how long they are."""
+    kept = []
+    if definition.code_bits:
+        kept.append(f"codes of {definition.code_bits} bits")
+    if definition.dimensions:
+        kept.append(f"embeddings of {definition.dimensions} numbers")
+    made = definition.encoder or "postings of an encoder nobody described"
+    return f"{made} ({' and '.join(kept)}, fingerprint {definition.fingerprint})"
 
 
 def _readable(source: SlideSource, fates: _Fates, bars: SlideBars) -> Iterator[EncodedSlide]:

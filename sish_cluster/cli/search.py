@@ -27,13 +27,14 @@ from sish_cluster.client import (
     Exclusion,
     case_query,
     case_sources,
+    check_encoder,
     filter_of,
     unknown_in_filter,
     unknown_label,
 )
 from sish_cluster.core.cluster import DEFAULT_K
 from sish_cluster.core.collection import Collection
-from sish_cluster.core.errors import BadLabels, BadRequest, FingerprintMismatch, SishError
+from sish_cluster.core.errors import BadLabels, BadRequest, SishError
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Filter, Mode, Query, Ranking
 from sish_cluster.core.result import SearchResult
@@ -179,14 +180,7 @@ def _encoded(
 ) -> list[EncodedSlide]:
     """Return the query's files encoded, once their encoder is known to be the collection's."""
     with contextlib.closing(open_encoder(options, folder=options["encoder_folder"])) as encoder:
-        try:
-            definition.check_fingerprint(encoder.description.fingerprint)
-        except FingerprintMismatch as error:
-            raise FingerprintMismatch(
-                f"{error.message} (collection: {definition.encoder or 'unknown'}; this encoder:"
-                f" {encoder.description})",
-                metadata=error.metadata,
-            ) from error
+        check_encoder(definition, encoder.description)
         is_direct = _is_direct(definition, options)
         with SlideBars("encoding the query", total=len(wanted)) as bars:
             parts = encoded_case(wanted, encoder, watch=bars.watch, wants_embeddings=is_direct)

@@ -8,6 +8,7 @@ from sish_cluster.client.asking import case_query, case_sources
 from sish_cluster.client.asynchronous import AsyncClient
 from sish_cluster.client.blocking import Client
 from sish_cluster.client.encoder import EncoderClient, EncoderDescription
+from sish_cluster.client.encoder_differences import check_encoder
 from sish_cluster.client.filters import Exclusion, filter_of, parsed_filter
 from sish_cluster.client.outcome import SlideOutcome
 from sish_cluster.client.settings import ClientSettings
@@ -23,6 +24,7 @@ __all__ = [
     "SlideOutcome",
     "case_query",
     "case_sources",
+    "check_encoder",
     "filter_of",
     "parsed_filter",
     "unknown_in_filter",

@@ -196,7 +196,22 @@ def test_a_fingerprint_somebody_vouches_for_is_taken_and_another_is_then_refused
         assert client.definition_of("demo").fingerprint == "mine"
     refused = sish("import", *arguments)
     assert refused.exit_code == 1
-    assert "fingerprint" in refused.stderr
+    assert (
+        "holds imported published database (codes of 1024 bits, fingerprint mine)" in refused.stderr
+    )
+    assert "one encoder made both, add --fingerprint mine" in refused.stderr
+
+
+def test_a_table_of_another_encoder_is_refused_with_what_both_are(stored, pickled, sish, home, tmp_path):  # fmt: skip
+    posting = {"slide_name": "a", "dense_binarized": "01" * 512, "x": 1, "y": 2}
+    sish("import", "published", "--meta", pickled({5: [posting]}), "-c", "demo", "--home", home)
+    sish("export", "synthetic", "--to", "jsonl", tmp_path / "t.jsonl", "--home", stored)
+    refused = sish(
+        "import", "tables", "--jsonl", tmp_path / "t.jsonl", "-c", "demo", "--home", home
+    )
+    assert refused.exit_code == 1
+    assert f"fingerprint {DRAWN.collection.fingerprint})" in refused.stderr
+    assert refused.stderr.rstrip().endswith("import them into a new collection")
 
 
 def test_a_hostile_database_is_refused_and_named_on_the_command_line(sish, home, tmp_path):
