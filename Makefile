@@ -3,6 +3,7 @@
 # make check  lint, types, layers, protos and generated code
 # make bench-index  the index beside its peers: one table, and benchmarks/out/index.json (LARGEST=1e6 for a short run)
 # make bench-training  what short trainings are worth on tiles they never saw: one table, and benchmarks/out/training.json
+# make bench-encode  slides to keys and codes beside the published way: benchmarks/out/encode.json (SLIDES=DIR, TILES=DIR)
 # make reproduce  evaluates a folder of tiles (TILES=DIR) in all modes, side by side, and fails below the asked quality
 # make wire   generates sish_cluster/wire/sish from protos/
 # make clean  removes what the above made, the demo's state included
@@ -18,8 +19,9 @@ TILES ?= $(DATA)/tiles
 REPRODUCE_FLAGS ?=
 TRAINING_FLAGS ?=
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 
-.PHONY: demo test check setup wire bench-index bench-training reproduce tiles-there clean
+.PHONY: demo test check setup wire bench-index bench-encode bench-training reproduce tiles-there clean
 
 setup: $(READY)
 
@@ -66,6 +68,12 @@ bench-index: $(READY)
 # Quality, not speed: 1 thread. A repeated command goes on where it stopped (build/bench-training).
 bench-training: $(READY)
 	$(BIN)/python -m benchmarks.bench_training --data "$(DATA)" --folder build/bench-training --out benchmarks/out/training.json $(TRAINING_FLAGS)
+
+bench-encode: SLIDES ?= ../shared/data/slides
+bench-encode: $(READY)
+	@test -d "$(SLIDES)" || { echo "make bench-encode: no folder $(SLIDES); give SLIDES=DIR, a folder of slides, and --slide in BENCH_FLAGS" >&2; exit 1; }
+	$(BIN)/python -m benchmarks.bench_encode --slides "$(SLIDES)" $(if $(wildcard $(TILES)/labels.csv),--tiles "$(TILES)") \
+	  --out benchmarks/out/encode.json $(BENCH_FLAGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-wire demo build benchmarks/out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

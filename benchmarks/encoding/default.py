@@ -16,9 +16,15 @@ from sish_cluster.encoder.slide import open_slide
 from sish_cluster.encoder.tissue import tissue_of
 
 
-def encoder_of(profile):
-    """Return the encoder of a profile."""
-    return Encoder(EncoderSettings(profile={"compact": COMPACT, "published": PUBLISHED}[profile]))
+def encoder_of(way):
+    """Return the encoder of a way: the default's, in float32 for ``full``, run by torch for the published."""
+    settings = {
+        "default": EncoderSettings(),
+        "full": EncoderSettings(precision="full"),
+        "published": EncoderSettings(profile=COMPACT, engine="torch", precision="full"),
+        "published-1024": EncoderSettings(profile=PUBLISHED, engine="torch", precision="full"),
+    }[way]
+    return Encoder(settings, at_once=ActorSettings().wanted_actors)
 
 
 def grid_of(path):

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import openslide
 import torch
-from torch.nn import functional
 
 from sish_cluster.core.code import codes_of
 from sish_cluster.core.key import keys_of
@@ -28,8 +27,8 @@ def patch_at_level_0(slide, corner, side_level0_px, side_px):
 def encoded_one_by_one(path, corners, side_level0_px, encoder):
     """Return keys, codes and the seconds it took: two reads a patch, one patch at a time."""
     # The same weights, laid out as torch lays them out when nobody says anything.
-    keying = encoder.keying._network.to(memory_format=torch.contiguous_format)
-    texture = encoder.embedder._network.to(memory_format=torch.contiguous_format)
+    ours = (encoder.keying.runner.network, encoder.keying.codebook, encoder.embedder.runner.network)
+    key_encoder, codebook, texture = (n.to(memory_format=torch.contiguous_format) for n in ours)
     ranks, side_px = encoder.keying.ranks, encoder.settings.profile.side_px
     keys, codes = [], []
     began_s = time.perf_counter()
@@ -37,15 +36,11 @@ def encoded_one_by_one(path, corners, side_level0_px, encoder):
         for corner in corners:
             pixels = patch_at_level_0(slide, corner, side_level0_px, side_px)
             tensor = SYMMETRIC.tensor_of(pixels, torch.device("cpu")).contiguous()
-            latent = keying.latents_of(tensor)[0].numpy()
+            latent = codebook.nearest(key_encoder(tensor))[0].numpy()
             keys.append(int(keys_of(ranks[latent][None])[0]))
             pixels = patch_at_level_0(slide, corner, side_level0_px, side_px)
             tensor = IMAGENET.tensor_of(pixels, torch.device("cpu")).contiguous()
-            grid = texture(tensor)
-            embedding = (
-                grid if grid.ndim == 2 else functional.adaptive_avg_pool2d(grid, 1).flatten(1)
-            )
-            codes.append(codes_of(embedding.numpy())[0])
+            codes.append(codes_of(texture(tensor).numpy())[0])
     return np.array(keys, np.uint64), np.stack(codes), time.perf_counter() - began_s
 
 

@@ -2,7 +2,7 @@
 
 Every candidate is read once, at 256 px, from the coarsest level that holds that many, by a few
 threads and in blocks, and only its colour histogram is kept: a slide of any size takes the memory
-of one block. Pixels for the networks are read later, for the chosen patches alone.
+of two blocks. Pixels for the networks are read later, for the chosen patches alone.
 
 Source
 ------
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -36,8 +36,8 @@ THUMBNAIL_PX = 256
 MAX_REGION_PATCHES = 200
 """Patches of a region that are encoded without choosing: about as many as a large slide's mosaic."""
 
-BLOCK_PATCHES = 64
-"""Candidates held as pixels at a time (12 MiB)."""
+BLOCK_PATCHES = 32
+"""Candidates judged together; twice as many are held as pixels (12 MiB)."""
 
 Progress = Callable[[int, int], None]
 """Called with (candidates read, candidates in all)."""
@@ -209,13 +209,17 @@ def _sifted(
     reader: SlideReader, grid: Corners, sift: _Sift, side_px: int, progress: Progress | None
 ) -> Corners:
     """Return the corners that are chosen from a grid, read in blocks by a few threads."""
-    settings = sift.settings
-    with ThreadPoolExecutor(settings.readers, "sish-read") as pool:
-        for start in range(0, len(grid), BLOCK_PATCHES):
-            block = grid[start : start + BLOCK_PATCHES]
-            sift.add(block, _thumbnails(reader, block, side_px, pool))
+    starts = range(0, len(grid), BLOCK_PATCHES)
+    blocks = [grid[start : start + BLOCK_PATCHES] for start in starts]
+    with ThreadPoolExecutor(sift.settings.readers, "sish-read") as pool:
+        # One block is read while the one before it is judged.
+        ahead = _begun(reader, blocks[0], side_px, pool) if blocks else []
+        for number, block in enumerate(blocks, start=1):
+            thumbnails = np.stack([thumbnail.result() for thumbnail in ahead])
+            ahead = _begun(reader, blocks[number], side_px, pool) if number < len(blocks) else []
+            sift.add(block, thumbnails)
             if progress is not None:
-                progress(start + len(block), len(grid))
+                progress(min(number * BLOCK_PATCHES, len(grid)), len(grid))
     return sift.chosen(reader)
 
 
@@ -278,13 +282,12 @@ class _Sift:
         return ~debris
 
 
-def _thumbnails(
+def _begun(
     reader: SlideReader, corners: Corners, side_px: int, pool: ThreadPoolExecutor
-) -> Pixels:
-    def read(corner: npt.NDArray[np.int32]) -> Pixels:
-        return reader.region(_box(corner, side_px), side_px=THUMBNAIL_PX)
-
-    return np.stack(list(pool.map(read, corners)))
+) -> list[Future[Pixels]]:
+    """Begin to read candidates, one a call of the pool."""
+    boxes = [_box(corner, side_px) for corner in corners]
+    return [pool.submit(reader.region, box, side_px=THUMBNAIL_PX) for box in boxes]
 
 
 def _box(corner: npt.NDArray[np.int32], side_px: int) -> Box:

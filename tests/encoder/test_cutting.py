@@ -69,7 +69,7 @@ def test_progress_rises_block_by_block_to_the_number_of_candidates(slide_path):
     mosaic = cut(slide_path, progress=lambda done, whole: steps.append((done, whole)))
     grid = mosaic.counts.grid
     assert steps == [
-        (min(end, grid), grid) for end in range(BLOCK_PATCHES, grid + 64, BLOCK_PATCHES)
+        (min(end, grid), grid) for end in range(BLOCK_PATCHES, grid + BLOCK_PATCHES, BLOCK_PATCHES)
     ]
 
 

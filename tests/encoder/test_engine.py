@@ -17,6 +17,7 @@ from sish_cluster.core.errors import BadRequest, EncoderUnavailable, Internal
 from sish_cluster.encoder.embedders import KINDS, NetworkEmbedder
 from sish_cluster.encoder.keying import KeyNetwork
 from sish_cluster.encoder.networks import engine as engines
+from sish_cluster.encoder.networks import inputs
 from sish_cluster.encoder.networks.engine import EngineSettings, Plan, Runner, TorchEngine, plan_of
 from sish_cluster.encoder.networks.openvino_graph import graph_of
 from sish_cluster.encoder.networks.openvino_run import OpenVinoEngine, multiplies_bfloat16
@@ -206,3 +207,22 @@ def test_an_openvino_that_does_not_load_is_said_to_be_missing(monkeypatch):
     assert not openvino_quiet.has_openvino()
     monkeypatch.undo()
     assert openvino_quiet.has_openvino()
+
+
+def test_patches_together_as_on_a_gpu_give_the_rows_of_patches_alone(patches, monkeypatch):
+    running = EngineSettings("torch", "full")
+    embedder = NetworkEmbedder(device="cpu", running=running)
+    keying = KeyNetwork(COMPACT.name, device="cpu", running=running)
+    small = np.ascontiguousarray(patches[:, :128, :128])
+    alone, keys = embedder.embeddings_of(small), keying.keys_of(patches)
+    sizes = []
+
+    def together(device, n):
+        sizes.append(n)
+        return n
+
+    monkeypatch.setattr(inputs, "together_on", together)
+    assert np.allclose(embedder.embeddings_of(small), alone, rtol=1e-4, atol=1e-5)
+    apart = np.abs(keying.keys_of(patches).astype(float) - keys.astype(float))
+    assert apart.max() <= 1e-6 * float(keys.max())
+    assert sizes == [3, 3]

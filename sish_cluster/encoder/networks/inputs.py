@@ -87,7 +87,7 @@ class Normalisation:
         One by one on a CPU: larger batches are slower there, and a row depends on its patch alone. All at
         once on a GPU, whose rows may then differ in their last bits with the size of the batch.
         """
-        together = 1 if device.type == "cpu" else max(1, len(patches))
+        together = together_on(device, len(patches))
         for start in range(0, len(patches), together):
             yield self.batch_of(patches[start : start + together], device)
 
@@ -109,6 +109,11 @@ IMAGENET = Normalisation("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225
 
 LITE = Normalisation("lite", (127 / 255,) * 3, (128 / 255,) * 3)
 """(x - 127) / 128: what TensorFlow's Lite networks were trained on."""
+
+
+def together_on(device: torch.device, n: int) -> int:
+    """Return how many of n patches go through a network together on a device."""
+    return 1 if device.type == "cpu" else max(1, n)
 
 
 def checked_patches(patches: Pixels, *, multiple_of: int = 1) -> Pixels:
