@@ -56,7 +56,11 @@ EXAMPLES = [
               help="Write a page with figures, and the JSON, there too.")  # fmt: skip
 @cluster_options
 def calibrate(collection: str, **options: Any) -> None:
-    """Measure recall by budget and neighbours by distance in COLLECTION; propose bounds."""
+    """Measure recall by budget and neighbours by distance in COLLECTION; propose bounds.
+
+    The bound on distances comes from every neighbour within the distance that can be looked at whole (up to
+    2000 of each sampled patch), so it is at most that; the page says how far.
+    """
     from sish_cluster.evaluation.calibrating import calibrated
     from sish_cluster.evaluation.calibration import CalibrationSettings, calibration_path
     from sish_cluster.evaluation.settings import LeaveOut

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from sish_cluster.core.collection import Collection
 from sish_cluster.core.counting import counted
@@ -23,12 +23,13 @@ from sish_cluster.evaluation.calibration import (
     CalibrationSettings,
     DistanceCurve,
 )
+from sish_cluster.evaluation.distance_curve import Neighbours, curve_of
 from sish_cluster.evaluation.leaving_out import Leaver
 from sish_cluster.evaluation.proposing import proposal_of
 from sish_cluster.evaluation.settings import ANY_DISTANCE
 
-BINS = 40
-"""Bins of the distance curve: fine enough to read a bound to a few bits."""
+MOST_PAIRS = 200_000
+"""Neighbours asked for in one call: an answer of 5 MB, well within what a message may have."""
 
 Watch = Callable[[str, int, int], None]
 """Called with what is measured, steps done, steps in all."""
@@ -48,8 +49,7 @@ class _Sample:
     slide: Slide
     query: Query
     nearest: Sequence[Sequence[Name]]
-    distances: Sequence[npt.NDArray[np.int64]]
-    is_same: Sequence[npt.NDArray[np.bool_]]
+    neighbours: Sequence[Neighbours]
     chance: float
 
 
@@ -146,10 +146,13 @@ class _Calibrating:
             label_field=self._settings.label_field,
             patient=slide.patient,
         )
-        result = self._searched(query, self._reference_mode())
-        return self._with_neighbours(slide, query, result)
+        k, most = self._settings.k, min(self._settings.neighbours, MOST_PAIRS // max(len(rows), 1))
+        result = self._searched(query, self._reference_mode(), most=max(k, most))
+        return self._with_neighbours(slide, query, result, max(k, most))
 
-    def _with_neighbours(self, slide: Slide, query: Query, result: PatchesResult) -> _Sample:
+    def _with_neighbours(
+        self, slide: Slide, query: Query, result: PatchesResult, most: int
+    ) -> _Sample:
         truth = slide.label(self._settings.label_field)
         found, names = result.candidates, _names(result)
         labels = [s.label(self._settings.label_field) for s in result.slides]
@@ -159,8 +162,16 @@ class _Calibrating:
             slide,
             query,
             [names[part][: self._settings.k] for part in rows],
-            [found.distances[part].astype(np.int64) for part in rows],
-            [is_same[found.slides[part]] for part in rows],
+            [
+                Neighbours(
+                    at := found.distances[part].astype(np.int64),
+                    is_same[found.slides[part]],
+                    # Of those as far as the last, some may have been cut off.
+                    int(at[-1]) - 1 if len(at) >= most else math.inf,
+                    bool(truth),
+                )
+                for part in rows
+            ],
             self._chance(slide, query.where),
         )
 
@@ -170,7 +181,12 @@ class _Calibrating:
         return counts[slide.label(field)] / max(counts.total(), 1)
 
     def _searched(
-        self, query: Query, mode: Mode, budget: tuple[int, int, int] | None = None
+        self,
+        query: Query,
+        mode: Mode,
+        budget: tuple[int, int, int] | None = None,
+        *,
+        most: int | None = None,
     ) -> PatchesResult:
         usual = SearchSettings()
         steps, seeds, spacing = budget or (
@@ -184,7 +200,7 @@ class _Calibrating:
             max_steps=steps,
             seeds_per_side=seeds,
             seed_spacing=spacing,
-            max_candidates=self._settings.neighbours,
+            max_candidates=most or self._settings.k,
             min_cosine=-1.0,
         )
         patches = query.patches if mode is Mode.DIRECT else query.patches.without_embeddings()
@@ -225,55 +241,9 @@ class _Calibrating:
         )
 
     def _curve(self, samples: Sequence[_Sample]) -> DistanceCurve:
-        labelled = [s for s in samples if s.slide.label(self._settings.label_field)]
-        distances = np.concatenate([d for s in samples for d in s.distances])
-        first, last = int(distances.min()), int(distances.max())
-        # Whole widths: distances are whole numbers, and narrower bins would stay empty by turns.
-        width = -(-(last - first + 1) // BINS)
-        edges = np.arange(first, last + width + 1, width)
-        known = [d for s in labelled for d in s.distances] or [np.zeros(0, np.int64)]
-        flags = [f for s in labelled for f in s.is_same] or [np.zeros(0, bool)]
-        at, is_same = np.concatenate(known), np.concatenate(flags)
-        same = np.histogram(at[is_same], edges)[0]
-        other = np.histogram(at[~is_same], edges)[0]
-        place = self._settings.k - 1
-        kth = [int(d[min(place, len(d) - 1)]) for s in samples for d in s.distances if len(d)]
-        return DistanceCurve(
-            [float(edge) for edge in edges],
-            [int(n) for n in same],
-            [int(n) for n in other],
-            falling(same, same + other),
-            float(np.mean([s.chance for s in labelled])) if labelled else 0.0,
-            sorted(kth),
-        )
-
-
-def falling(same: npt.NDArray[np.int64], total: npt.NDArray[np.int64]) -> list[float]:
-    """Return the share ``same / total`` of each bin, made to fall: neighbouring bins that rise are pooled.
-
-    The pool-adjacent-violators solution of isotonic regression, bins weighing as many neighbours as they
-    hold; empty bins take what stands before them.
-
-    Examples
-    --------
-    >>> falling(np.array([3, 1, 2, 0]), np.array([3, 2, 2, 0]))
-    [1.0, 0.75, 0.75, 0.75]
-    """
-    pools: list[list[float]] = []
-    for hits, n in zip(same.tolist(), total.tolist(), strict=True):
-        if not n and pools:
-            pools[-1][2] += 1
-            continue
-        pools.append([hits, n, 1])
-        while len(pools) > 1 and _share(pools[-1]) > _share(pools[-2]):
-            last = pools.pop()
-            pools[-1] = [a + b for a, b in zip(pools[-1], last, strict=True)]
-    return [_share(pool) for pool in pools for _ in range(int(pool[2]))]
-
-
-def _share(pool: Sequence[float]) -> float:
-    """Return a pool's share; 1 for the empty bins before the first neighbour."""
-    return pool[0] / pool[1] if pool[1] else 1.0
+        chances = [s.chance for s in samples if s.slide.label(self._settings.label_field)]
+        queries = [near for sample in samples for near in sample.neighbours]
+        return curve_of(queries, chances=chances, k=self._settings.k)
 
 
 def _names(result: PatchesResult) -> list[Name]:

@@ -6,8 +6,9 @@ Two questions, answered by a sample of stored patches, each searched with its ow
    ``seed_spacing``)? Proposed is the budget that examines the fewest postings among those whose recall of
    EXACT's k nearest reaches the target.
 2. Up to which distance is a neighbour worth anything? The share of same-label neighbours falls with the
-   distance; proposed is the distance where it falls to half way between chance (the share of the label
-   among all eligible slides) and certainty. Where labels cannot tell, it is the distance within which the
+   distance, every neighbour within a bound being looked at (`distance_curve`); proposed is the distance
+   where it falls to half way between chance (the share of the label among all eligible slides) and
+   certainty. Where labels cannot tell, it is the distance within which the
    target's share of the queries has k neighbours.
 
 Neighbours compete for k places, so both answers belong to the collection as it is: calibrate again when
@@ -42,8 +43,8 @@ class CalibrationSettings:
     """Share of EXACT's k nearest that a guided search ought to find."""
     k: int = 5
     """Neighbours whose recall counts, as many as a search returns."""
-    neighbours: int = 20
-    """Neighbours of each query whose distances are looked at."""
+    neighbours: int = 2000
+    """Most neighbours of each query whose distances are looked at; see `distance_curve`."""
     label_field: str = "diagnosis"
     """The label neighbours are compared by."""
     leave_out: LeaveOut = LeaveOut.PATIENT
@@ -118,6 +119,11 @@ class DistanceCurve:
         Share of the same label among all eligible slides, mean over the queries.
     kth
         Distance of each query's k-th neighbour, ascending.
+    within
+        The distance within which every neighbour was looked at, and none beyond counted; 0 in calibrations of
+        before this was so.
+    left_out
+        Queries with too many neighbours to look at all within it: they are not in the bins.
     """
 
     edges: Sequence[float]
@@ -126,6 +132,8 @@ class DistanceCurve:
     precision: Sequence[float]
     chance: float
     kth: Sequence[int]
+    within: int = 0
+    left_out: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

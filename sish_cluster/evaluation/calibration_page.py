@@ -25,7 +25,7 @@ def calibration_page(calibration: Calibration, *, about: Sequence[tuple[str, str
     ]
     pictures = [
         Picture(distance_figure(calibration), "Neighbours by distance",
-                f"The {settings.neighbours} nearest of each patch; the dashed line is the bound proposed."),
+                f"{_looked_at(calibration)} The dashed line is the bound proposed."),
     ]  # fmt: skip
     if calibration.budgets:
         recall = Picture(
@@ -42,6 +42,17 @@ def calibration_page(calibration: Calibration, *, about: Sequence[tuple[str, str
         pictures=pictures,
         budgets=budgets_table(calibration),
     )
+
+
+def _looked_at(calibration: Calibration) -> str:
+    """Return which neighbours the curve is of."""
+    curve = calibration.distances
+    if not curve.within:
+        return f"The {calibration.settings.neighbours} nearest of each patch."
+    text = f"Every neighbour within {curve.within} {calibration.unit} of each patch"
+    if curve.left_out:
+        text += f", {counted(curve.left_out, 'patch')} with too many of them left out"
+    return text + "."
 
 
 def budget_text(budget: Budget | None) -> str:

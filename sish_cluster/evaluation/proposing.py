@@ -36,12 +36,12 @@ def _distance(curve: DistanceCurve, settings: CalibrationSettings, unit: str) ->
         # Bins without a neighbour say nothing: the bound is where the last worthy neighbour was seen.
         last = 1 + max(row for row in range(last) if curve.same[row] or curve.other[row])
         bound = math.ceil(curve.edges[last])
-        kept = sum(curve.same[:last]) / max(sum(curve.same), 1)
-        how = "never falls below" if all(worth) else "falls below"
+        kept = sum(distance <= bound for distance in curve.kth) / len(curve.kth)
+        how = "has not fallen below" if all(worth) else "falls below"
         return bound, (
             f"at {bound} {unit} the share of neighbours with the same {settings.label_field} {how}"
             f" {wanted:.0%}, half way between chance ({curve.chance:.0%}) and certainty; {kept:.0%} of the"
-            " same-label neighbours that were looked at lie within"
+            f" patches have {counted(settings.k, 'neighbour')} within"
         )
     place = min(len(curve.kth) - 1, math.ceil(settings.target_recall * len(curve.kth)) - 1)
     bound = curve.kth[max(place, 0)]

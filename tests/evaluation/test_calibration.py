@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sish_cluster.core.errors import BadRequest
 from sish_cluster.core.query import Mode, SearchSettings
-from sish_cluster.evaluation.calibrating import calibrated, falling
+from sish_cluster.evaluation.calibrating import calibrated
 from sish_cluster.evaluation.calibration import (
     Budget,
     Calibration,
@@ -20,6 +20,7 @@ from sish_cluster.evaluation.calibration import (
     warning_for,
 )
 from sish_cluster.evaluation.calibration_page import calibration_page
+from sish_cluster.evaluation.distance_curve import Neighbours, curve_of, falling
 from sish_cluster.evaluation.proposing import proposal_of
 
 FEW = CalibrationSettings(
@@ -125,7 +126,7 @@ def test_the_pooled_shares_fall_and_keep_the_total(counts):
     assert np.dot(shares, total) == pytest.approx(same.sum())
 
 
-def curve_of(same, other, chance=0.2):
+def drawn_curve(same, other, chance=0.2):
     edges = list(range(0, 10 * (len(same) + 1), 10))
     total = np.array(same) + np.array(other)
     return DistanceCurve(
@@ -134,20 +135,20 @@ def curve_of(same, other, chance=0.2):
 
 
 def test_the_bound_lies_where_the_share_falls_half_way_to_chance():
-    proposal = proposal_of([], curve_of([50, 30, 5], [0, 10, 60]), FEW, unit="bits")
+    proposal = proposal_of([], drawn_curve([50, 30, 5], [0, 10, 60]), FEW, unit="bits")
     assert proposal.max_distance == 20
     assert proposal.budget is None
 
 
 def test_labels_that_tell_nothing_leave_the_bound_to_the_neighbours_there_are():
-    proposal = proposal_of([], curve_of([10, 10], [40, 40]), FEW, unit="bits")
+    proposal = proposal_of([], drawn_curve([10, 10], [40, 40]), FEW, unit="bits")
     assert proposal.max_distance == 89
     assert "labels do not tell" in proposal.distance_reason
 
 
 def test_where_no_budget_reaches_the_target_exact_is_advised():
     poor = Budget(Mode.GUIDED, 25, 1, 10, recall=0.3, coverage=0.1, ms=1.0)
-    proposal = proposal_of([poor], curve_of([50], [0]), FEW, unit="bits")
+    proposal = proposal_of([poor], drawn_curve([50], [0]), FEW, unit="bits")
     assert proposal.budget == poor
     assert "--mode exact" in proposal.budget_reason
 
@@ -162,3 +163,35 @@ def test_the_class_reads_only_what_it_wrote(calibration):
     values["proposal"] = {"max_distance": 1}
     with pytest.raises(BadRequest, match="not a calibration"):
         Calibration.from_json(values)
+
+
+def near(distances, is_same, reach=float("inf"), *, is_labelled=True):
+    return Neighbours(np.array(distances), np.array(is_same, bool), reach, is_labelled)
+
+
+def test_only_neighbours_within_what_was_looked_at_whole_count():
+    whole = near([1, 5, 9, 20], [1, 1, 0, 0], reach=12)
+    further = near([2, 6, 40], [1, 0, 0])
+    curve = curve_of([whole, further], chances=[0.5], k=2)
+    assert (curve.within, curve.left_out) == (12, 0)
+    assert (sum(curve.same), sum(curve.other)) == (3, 2)
+    assert curve.kth == [5, 6]
+
+
+def test_a_few_crowded_patches_do_not_end_the_curve_for_all():
+    crowded = near([0, 0, 0], [1, 1, 1], reach=-1)
+    curve = curve_of([crowded, *[near([3, 30], [1, 0])] * 10], chances=[0.5], k=1)
+    assert (curve.within, curve.left_out) == (30, 1)
+    assert (sum(curve.same), sum(curve.other)) == (10, 10)
+    lonely = curve_of([crowded, near([4], [0], reach=8, is_labelled=False)], chances=[], k=1)
+    assert (lonely.within, sum(lonely.same) + sum(lonely.other)) == (0, 0)
+
+
+def test_every_neighbour_is_looked_at_and_more_than_k_do_not_move_the_bound(home, calibration):
+    assert calibration.distances.left_out == 0
+    n_pairs = sum(calibration.distances.same) + sum(calibration.distances.other)
+    assert n_pairs == 12 * 22 * 4  # every patch of every other patient
+    few = dataclasses.replace(FEW, neighbours=80, max_steps=(1,))
+    cut = calibrated(home, "synthetic", settings=few)
+    assert 0 < cut.distances.within < calibration.distances.within
+    assert cut.proposal.max_distance <= cut.distances.within + 10
