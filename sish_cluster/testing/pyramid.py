@@ -11,6 +11,7 @@ TIFF 6.0, sections 2 (structure), 15 (tiles) and 21 (YCbCr); TIFF Technical Note
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,26 @@ Tag = tuple[int, int, Sequence[int]]
 _FORMAT = {SHORT: "H", LONG: "I", RATIONAL: "I"}
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoredLevel:
+    """A level as the file has it.
+
+    Parameters
+    ----------
+    width_px, height_px
+        Its size.
+    jpegs
+        Its different tiles.
+    shown
+        For each place, row by row, which of them it shows.
+    """
+
+    width_px: int
+    height_px: int
+    jpegs: Sequence[bytes]
+    shown: Sequence[int]
+
+
 def write_pyramid(path: Path, pixels: Pixels, *, mpp: float | None) -> Path:
     """Write level-0 pixels as a pyramid, and return its path.
 
@@ -50,17 +71,39 @@ def write_pyramid(path: Path, pixels: Pixels, *, mpp: float | None) -> Path:
     mpp
         Micrometres per level-0 px, or None to leave it out.
     """
+    levels = []
+    for level in levels_of(pixels):
+        height, width = level.shape[:2]
+        tiles = tile_jpegs(level)
+        levels.append(StoredLevel(width, height, tiles, range(len(tiles))))
+    return write_levels(path, levels, mpp=mpp)
+
+
+def write_levels(path: Path, levels: Sequence[StoredLevel], *, mpp: float | None) -> Path:
+    """Write levels whose tiles are JPEG files already, and return the path.
+
+    Parameters
+    ----------
+    path
+        Where it goes.
+    levels
+        The finest first.
+    mpp
+        Micrometres per level-0 px, or None to leave it out.
+    """
     data = bytearray(b"II*\0" + bytes(4))
     link = 4
-    for number, level in enumerate(_levels(pixels)):
-        offsets, lengths = _append_tiles(data, level)
+    for number, level in enumerate(levels):
+        places = _append_tiles(data, level.jpegs)
+        offsets, lengths = zip(*(places[which] for which in level.shown), strict=True)
         tags = _tags(level, offsets, lengths, is_base=number == 0)
         link = _append_directory(data, tags + _resolution_tags(mpp), link)
     path.write_bytes(data)
     return path
 
 
-def _levels(pixels: Pixels) -> list[Pixels]:
+def levels_of(pixels: Pixels) -> list[Pixels]:
+    """Return level-0 pixels (h, w, 3) and their coarser levels, down to one of a tile or a few."""
     levels = [pixels]
     while min(levels[-1].shape[:2]) >= TILE_PX * 2:
         height, width = (side // LEVEL_STEP for side in levels[-1].shape[:2])
@@ -69,15 +112,22 @@ def _levels(pixels: Pixels) -> list[Pixels]:
     return levels
 
 
-def _append_tiles(data: bytearray, level: Pixels) -> tuple[list[int], list[int]]:
-    offsets, lengths = [], []
-    for top in range(0, level.shape[0], TILE_PX):
-        for left in range(0, level.shape[1], TILE_PX):
-            tile = _jpeg(level[top : top + TILE_PX, left : left + TILE_PX])
-            offsets.append(len(data))
-            lengths.append(len(tile))
-            data += tile + bytes(len(tile) % 2)
-    return offsets, lengths
+def tile_jpegs(level: Pixels) -> list[bytes]:
+    """Return a level's tiles as JPEG files, row by row, those at the edges filled up."""
+    height, width = level.shape[:2]
+    return [
+        _jpeg(level[top : top + TILE_PX, left : left + TILE_PX])
+        for top in range(0, height, TILE_PX)
+        for left in range(0, width, TILE_PX)
+    ]
+
+
+def _append_tiles(data: bytearray, tiles: Sequence[bytes]) -> list[tuple[int, int]]:
+    places = []
+    for tile in tiles:
+        places.append((len(data), len(tile)))
+        data += tile + bytes(len(tile) % 2)
+    return places
 
 
 def _jpeg(tile: Pixels) -> bytes:
@@ -89,13 +139,12 @@ def _jpeg(tile: Pixels) -> bytes:
 
 
 def _tags(
-    level: Pixels, offsets: Sequence[int], lengths: Sequence[int], *, is_base: bool
+    level: StoredLevel, offsets: Sequence[int], lengths: Sequence[int], *, is_base: bool
 ) -> list[Tag]:
-    height, width = level.shape[:2]
     return [
         (254, LONG, [0 if is_base else 1]),  # a coarser version of another picture
-        (256, LONG, [width]),
-        (257, LONG, [height]),
+        (256, LONG, [level.width_px]),
+        (257, LONG, [level.height_px]),
         (258, SHORT, [8, 8, 8]),  # bits of each channel
         (259, SHORT, [7]),  # compression: JPEG
         (262, SHORT, [6]),  # colours: YCbCr
