@@ -19,11 +19,15 @@ import psutil
 from sish_cluster.core.errors import BadSlide, SishError
 from sish_cluster.encoder.networks.wsisum import SummaryShape
 from sish_cluster.encoder.training.distributed import WorkerSettings, ray_workers
+from sish_cluster.encoder.training.loop import LoopSettings
 from sish_cluster.encoder.training.patch_run import PatchRun, train_retccl, train_sslp
 from sish_cluster.encoder.training.places import PlaceSettings
 from sish_cluster.encoder.training.retccl import RetCclSettings
 from sish_cluster.encoder.training.sslp import SslpSettings
 from sish_cluster.encoder.training.views import ViewSettings
+from sish_cluster.encoder.training.vqvae import VqVaeTrainingSettings
+from sish_cluster.encoder.training.vqvae_run import VqVaeRun, train_vqvae
+from sish_cluster.encoder.training.vqvae_run import prepare as prepare_keys
 from sish_cluster.encoder.training.wsisum import WsisumSettings
 from sish_cluster.encoder.training.wsisum_run import WsisumRun, train_wsisum
 
@@ -42,6 +46,8 @@ WSISUM = WsisumSettings(
     passes=4,
     warmup_passes=1,
 )
+KEYS = VqVaeTrainingSettings(n_steps=4, batch_crops=2, crop_px=32, warm_up_steps=2)
+LOOP = LoopSettings(Path(), 4, checkpoint_every=2, log_every=2)
 RETCCL_STEPS = 18
 """24 tiles, 8 a step, 6 passes."""
 
@@ -51,10 +57,13 @@ def prepare(folder):
     tiles, features = folder / "tiles", folder / "features"
     tiles.mkdir()
     features.mkdir()
+    lines = ["file,group"]
     for number in range(24):
         pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
         name = f"slide_x{32 * (number % 4)}_y{32 * (number // 4)}.png"
         cv2.imwrite(str(tiles / name), pixels)
+        lines.append(f"{name},g{number // 8}")
+    (tiles / "labels.csv").write_text("\n".join(lines) + "\n", "utf-8")
     for number, count in enumerate((9, 6, 9, 4)):
         with h5py.File(features / f"slide-{number}.h5", "w") as file:
             file["features"] = rng.normal(size=(count, 16)).astype(np.float32)
@@ -85,11 +94,15 @@ def all_kinds(folder, out, dies, *, team, reporter):
     summaries = WsisumRun(
         out / "wsisum", folder / "features", device="cpu", checkpoint_every=2, log_every=2
     )
+    keys = VqVaeRun(
+        out / "vqvae", tiles=folder / "tiles", hold_out=("g0",), training=KEYS, loop=LOOP
+    )
     in_mid_run = dying_once(out / "mark") if dies and team.rank == 1 else reporter
     found = {
         "sslp": train_sslp(patches(out / "sslp"), SSLP, team=team, reporter=reporter),
         "retccl": train_retccl(patches(out / "retccl"), RETCCL, team=team, reporter=in_mid_run),
         "wsisum": train_wsisum(summaries, WSISUM, team=team, reporter=reporter),
+        "vqvae": train_vqvae(keys, team=team, reporter=reporter),
     }
     return {name: metrics.get("digest") for name, metrics in found.items()}
 
@@ -112,6 +125,8 @@ def worker_pids():
 def main(folder):
     prepare(folder)
     told = []
+    prepare_keys(VqVaeRun(folder / "whole" / "vqvae", tiles=folder / "tiles"))
+    prepare_keys(VqVaeRun(folder / "cut" / "vqvae", tiles=folder / "tiles"))
     with ray_workers(WorkerSettings(2, threads=1, device="cpu")) as workers:
 
         def trained(name, reporter):
