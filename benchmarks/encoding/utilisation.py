@@ -4,6 +4,7 @@ Achieved FLOP/s of a network through our engine, on one actor's share of the dev
 what a large matrix product achieves there in the same numbers, measured beside it.
 """
 
+import functools
 import threading
 import time
 
@@ -31,43 +32,41 @@ SECONDS = 2.0
 
 
 def networks():
-    """Return name -> (network, side it sees in px, whether its answers become keys)."""
+    """Return name -> (what makes the network, side it sees in px, whether its answers become keys)."""
     sides = {"retccl": RETCCL.side_px, "resnet18": RETCCL.side_px}
     found = {
-        name: (kind.build(), sides.get(name, COMPACT_PROFILE.side_px), False)
+        name: (kind.build, sides.get(name, COMPACT_PROFILE.side_px), False)
         for name, kind in KINDS.items()
     }
     for size in (COMPACT, LARGE):
-        found[size.name] = (VqVae(size).encoder, size.side_px, True)
+        found[size.name] = (functools.partial(_key_encoder, size), size.side_px, True)
     return found
+
+
+def _key_encoder(size):
+    return VqVae(size).encoder
 
 
 def utilisation_rows(device_name):
     """Return a row for each network on a device, in each of its precisions."""
-    device = device_of(device_name)
-    peaks = {}
-    rows = []
-    for name, (network, side_px, keeps_float32) in networks().items():
+    device, peaks, rows = device_of(device_name), {}, []
+    for name, (build, side_px, keeps_float32) in networks().items():
         for precision in ("full",) if keeps_float32 else ("half", "full"):
             plan = plan_of(EngineSettings(precision=precision), device, keeps_float32=keeps_float32)
             if precision == "half" and plan.numbers == "float32":
                 continue
             if plan.numbers not in peaks:
                 peaks[plan.numbers] = peak_of(device, plan.numbers)
-            network = fresh(name)
+            # A network of its own: an engine may change or let go of the one it is given.
+            network = build().eval().requires_grad_(False)
             rows.append(utilisation_row(name, network, side_px, plan, peaks[plan.numbers]))
     return rows
-
-
-def fresh(name):
-    """Return a network of its own: an engine may change or let go of the one it is given."""
-    return networks()[name][0].eval().requires_grad_(False)
 
 
 def utilisation_row(name, network, side_px, plan, peak):
     """Return what a network achieves."""
     n = ActorSettings().batch_of(has_gpu=plan.device.type != "cpu")
-    x = torch.randn(n, 3, side_px, side_px, device=plan.device)
+    x = torch.randn(n, 3 + plan.takes_whole, side_px, side_px, device=plan.device)
     x = x.to(memory_format=torch.channels_last)
     flops = n * flops_of(network, side_px)
     runner = Runner(network, plan)

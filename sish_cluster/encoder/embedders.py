@@ -196,7 +196,8 @@ class NetworkEmbedder:
         self.dimensions = int(network.dimensions)  # type: ignore[arg-type]
         self.description = f"{name} ({file.name}, digest {file.digest[:12]})"
         self.weights_digest = digest_of_state(network)
-        self.runner = Runner(network, plan_of(running, device_of(device)))
+        plan = plan_of(running, device_of(device))
+        self.runner = Runner(network, plan, normalisation=self.kind.normalisation)
 
     @property
     def parts(self) -> Mapping[str, object]:
@@ -214,7 +215,8 @@ class NetworkEmbedder:
         checked_patches(patches)
         none = np.zeros((0, self.dimensions), np.float32)
         with repeatable():
-            batches = self.kind.normalisation.batches_of(patches, self.runner.plan.device)
+            plan, normalisation = self.runner.plan, self.kind.normalisation
+            batches = normalisation.batches_of(patches, plan.device, whole=plan.takes_whole)
             return np.concatenate([none, *(self.runner(x).cpu().numpy() for x in batches)])
 
 

@@ -226,3 +226,22 @@ def test_patches_together_as_on_a_gpu_give_the_rows_of_patches_alone(patches, mo
     apart = np.abs(keying.keys_of(patches).astype(float) - keys.astype(float))
     assert apart.max() <= 1e-6 * float(keys.max())
     assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whole_pixels_with_folded_weights_are_normalised_pixels(name):
+    network, normalisation = drawn(name), KINDS[name].normalisation
+    rng = np.random.default_rng(2)
+    patch = rng.integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    wanted = network(normalisation.batch_of(patch, CPU))
+    engine = OpenVinoEngine(network, numbers="float32", whole=normalisation)
+    found = engine(inputs.whole_of(patch, CPU))
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_whole_pixels_are_exact_in_bfloat16():
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    x = inputs.whole_of(levels, CPU)
+    assert torch.equal(x.bfloat16().float(), x)
+    assert torch.equal(x[:, :3].flatten(2).unique() + 128, torch.arange(256.0))
+    assert (x[:, 3] == 1).all()

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from sish_cluster.core.errors import BadRequest
-from sish_cluster.encoder.networks.inputs import Rest, Stem, placed
+from sish_cluster.encoder.networks.inputs import IMAGENET, Normalisation, Rest, Stem, placed
 from sish_cluster.encoder.networks.openvino_quiet import has_openvino
 from sish_cluster.encoder.networks.openvino_run import OpenVinoEngine, multiplies_bfloat16
 
@@ -75,6 +75,11 @@ class Plan:
     """Where; OpenVINO runs on the CPU only."""
     at_once: int = 1
     """Threads that may ask at the same time."""
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether the network is given `inputs.whole_of` pixels rather than normalised ones."""
+        return self.engine == "openvino" and self.numbers == "bfloat16"
 
     def __str__(self) -> str:
         return f"{self.engine} on {self.device.type}, {self.numbers}"
@@ -160,10 +165,15 @@ class Runner:
         In evaluation mode, on the CPU.
     plan
         What runs it, and where.
+    normalisation
+        Of the pixels, for a plan that takes them whole.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan) -> None:
+    def __init__(
+        self, network: nn.Module, plan: Plan, *, normalisation: Normalisation = IMAGENET
+    ) -> None:
         self.plan = plan
+        self._normalisation = normalisation
         self._network: nn.Module | None = network
         self._engine: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._lock = threading.Lock()
@@ -183,7 +193,10 @@ class Runner:
                 assert self._network is not None
                 if self.plan.engine == "openvino":
                     self._engine = OpenVinoEngine(
-                        self._network, numbers=self.plan.numbers, at_once=self.plan.at_once
+                        self._network,
+                        numbers=self.plan.numbers,
+                        at_once=self.plan.at_once,
+                        whole=self._normalisation if self.plan.takes_whole else None,
                     )
                     self._network = None
                 else:

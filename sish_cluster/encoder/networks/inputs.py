@@ -23,11 +23,15 @@ from sish_cluster.core.seams import Pixels
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Staged(Protocol):
-    """A network whose first layers see pixels: in bfloat16 those stay float32.
+WHOLE_CENTRE = 128.0
+"""Taken off pixels that stay whole numbers: their magnitudes stay small."""
 
-    Rounded to bfloat16, a pixel is one of a few dozen values; that alone would change twice as many bits of a
-    code as all later layers do. The stem is about 4 % of a network's work.
+
+class Staged(Protocol):
+    """A network whose first layers see pixels: torch runs those in float32 where the rest is bfloat16.
+
+    A normalised pixel rounded to bfloat16 is wrong in its eighth bit (see `whole_of`). The stem is about 4 % of
+    a network's work.
     """
 
     def stem(self, x: torch.Tensor) -> torch.Tensor:
@@ -81,24 +85,40 @@ class Normalisation:
         """Return a patch (side, side, 3) as float32 (1, 3, side, side), channels-last."""
         return self.batch_of(patch[None], device)
 
-    def batches_of(self, patches: Pixels, device: torch.device) -> Iterator[torch.Tensor]:
-        """Yield patches (n, side, side, 3) as float32 (b, 3, side, side), channels-last.
+    def batches_of(
+        self, patches: Pixels, device: torch.device, *, whole: bool = False
+    ) -> Iterator[torch.Tensor]:
+        """Yield patches (n, side, side, 3) as float32 (b, 3, side, side), channels-last; see `whole_of`.
 
         One by one on a CPU: larger batches are slower there, and a row depends on its patch alone. All at
         once on a GPU, whose rows may then differ in their last bits with the size of the batch.
         """
         together = together_on(device, len(patches))
         for start in range(0, len(patches), together):
-            yield self.batch_of(patches[start : start + together], device)
+            batch = patches[start : start + together]
+            yield whole_of(batch, device) if whole else self.batch_of(batch, device)
 
     def batch_of(self, patches: Pixels, device: torch.device) -> torch.Tensor:
         """Return patches (n, side, side, 3) as float32 (n, 3, side, side), channels-last."""
         x = torch.from_numpy(np.array(patches)).to(device).permute(0, 3, 1, 2)
-        scale = torch.tensor([1.0 / (255.0 * d) for d in self.deviation], device=device)
-        shift = torch.tensor(
-            [-m / d for m, d in zip(self.mean, self.deviation, strict=True)], device=device
-        )
-        return x.float().mul_(scale.view(1, 3, 1, 1)).add_(shift.view(1, 3, 1, 1))
+        scale, shift = (factor.view(1, 3, 1, 1).to(device) for factor in self._line)
+        return x.float().mul_(scale).add_(shift)
+
+    def folded(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the weights (out, 4, h, w) of a first convolution (out, 3, h, w) that sees `whole_of`.
+
+        The fourth channel adds what normalisation subtracts; where a patch is padded it is 0, as the rest.
+        """
+        scale, shift = (factor.double().view(1, 3, 1, 1) for factor in self._line)
+        wide = weight.double()
+        constant = (wide * (shift + WHOLE_CENTRE * scale)).sum(1, keepdim=True)
+        return torch.cat([wide * scale, constant], 1).float()
+
+    @property
+    def _line(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Factor and summand of each channel of pixels 0..255."""
+        scale = torch.tensor([1.0 / (255.0 * d) for d in self.deviation])
+        return scale, torch.tensor([-m / d for m, d in zip(self.mean, self.deviation, strict=True)])
 
 
 SYMMETRIC = Normalisation("symmetric", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -109,6 +129,19 @@ IMAGENET = Normalisation("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225
 
 LITE = Normalisation("lite", (127 / 255,) * 3, (128 / 255,) * 3)
 """(x - 127) / 128: what TensorFlow's Lite networks were trained on."""
+
+
+def whole_of(patches: Pixels, device: torch.device) -> torch.Tensor:
+    """Return patches (n, side, side, 3) as whole numbers -128..127 and a channel of ones: (n, 4, side, side).
+
+    bfloat16 holds these exactly, and normalised pixels only to 8 bits: that alone would change twice as many
+    bits of a code as all later layers do. The first convolution's weights take the normalisation over.
+    """
+    n, height, width, _ = patches.shape
+    x = torch.ones((n, height, width, 4), dtype=torch.float32, device=device)
+    x[..., :3] = torch.from_numpy(np.array(patches)).to(device)
+    x[..., :3] -= WHOLE_CENTRE
+    return x.permute(0, 3, 1, 2)
 
 
 def together_on(device: torch.device, n: int) -> int:

@@ -20,28 +20,29 @@ from torch.nn import functional
 
 from sish_cluster.core.errors import Internal
 from sish_cluster.encoder.networks.efficientnet import SameConv
+from sish_cluster.encoder.networks.inputs import Normalisation
 from sish_cluster.encoder.networks.openvino_quiet import openvino_parts
 
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 """Axes of channels-last order as channels-first ones, and back."""
 
 COLOURS = 3
-"""Channels of a patch."""
+"""Channels of a patch; `inputs.whole_of` adds one."""
 
 
-def graph_of(network: nn.Module, *, channels: int = COLOURS) -> Any:
+def graph_of(network: nn.Module, *, whole: Normalisation | None = None) -> Any:
     """Return the ``openvino.Model`` of a network in evaluation mode.
 
     Parameters
     ----------
     network
-        Maps float32 (1, channels, h, w) to one tensor, with layers of `networks` only.
-    channels
-        Of what it is given.
+        Maps float32 (1, 3, h, w) to one tensor, with layers of `networks` only.
+    whole
+        Of the pixels, when the graph is to take `inputs.whole_of` them instead of normalised ones.
 
     Returns
     -------
-    A model that maps float32 (1, h, w, channels), sides left open, to the same tensor; a grid is channels-last
+    A model that maps float32 (1, h, w, 3 or 4), sides left open, to the same tensor; a grid is channels-last
     too.
 
     Raises
@@ -50,19 +51,23 @@ def graph_of(network: nn.Module, *, channels: int = COLOURS) -> Any:
         If it has a layer that has no translation: it is named.
     """
     ov, ops = openvino_parts()
+    channels = COLOURS + (whole is not None)
     pixels = ops.parameter(ov.PartialShape([1, -1, -1, channels]), np.float32, name="pixels")
     first = ops.transpose(pixels, np.array(TO_FIRST, np.int64))
     found: dict[fx.Node, Any] = {}
+    inputs: set[Any] = set()
     for node in _Layers().trace(network).nodes:
         if node.op == "placeholder":
             found[node] = first
+            inputs.add(node)
         elif node.op == "output":
             answer = _known(node.args, found)[0]
             if _rank_of(answer) == len(TO_LAST):
                 answer = ops.transpose(answer, np.array(TO_LAST, np.int64))
             return ov.Model([ops.result(answer)], [pixels], type(network).__name__)
         else:
-            found[node] = _translated(node, network, found, ops)
+            sees_pixels = whole is not None and node.args[0] in inputs
+            found[node] = _translated(node, network, found, ops, whole if sees_pixels else None)
     raise Internal(f"{type(network).__name__} answers nothing")
 
 
@@ -73,10 +78,18 @@ class _Layers(fx.Tracer):
         return isinstance(m, SameConv) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _translated(node: fx.Node, network: nn.Module, found: Mapping[fx.Node, Any], ops: Any) -> Any:
+def _translated(
+    node: fx.Node,
+    network: nn.Module,
+    found: Mapping[fx.Node, Any],
+    ops: Any,
+    whole: Normalisation | None,
+) -> Any:
     args = _known(node.args, found)
     if node.op == "call_module":
         layer = network.get_submodule(str(node.target))
+        if whole is not None and isinstance(layer, nn.Conv2d):
+            return _convolution(ops, args[0], layer, weight=whole.folded(layer.weight))
         translate = LAYERS.get(type(layer))
         if translate is not None:
             return translate(ops, args[0], layer)
@@ -111,16 +124,16 @@ def _array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
     return np.array(tensor.detach().float().cpu().numpy())
 
 
-def _convolution(ops: Any, x: Any, layer: nn.Conv2d) -> Any:
-    weight = _array(layer.weight)
+def _convolution(ops: Any, x: Any, layer: nn.Conv2d, *, weight: torch.Tensor | None = None) -> Any:
+    values = _array(layer.weight if weight is None else weight)
     call, groups = ops.convolution, layer.groups
     if groups > 1:
-        out_channels, *rest = weight.shape
-        weight = weight.reshape(groups, out_channels // groups, *rest)
+        out_channels, *rest = values.shape
+        values = values.reshape(groups, out_channels // groups, *rest)
         call = ops.group_convolution
     pads = [0, 0] if isinstance(layer, SameConv) else [int(p) for p in layer.padding]
     padding = "same_upper" if isinstance(layer, SameConv) else "explicit"
-    answer = call(x, weight, list(layer.stride), pads, pads, list(layer.dilation), auto_pad=padding)
+    answer = call(x, values, list(layer.stride), pads, pads, list(layer.dilation), auto_pad=padding)
     if layer.bias is None:
         return answer
     return ops.add(answer, _array(layer.bias).reshape(1, -1, 1, 1))

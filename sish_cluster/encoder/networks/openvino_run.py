@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sish_cluster.encoder.networks.inputs import Rest, Stem
+from sish_cluster.encoder.networks.inputs import Normalisation
 from sish_cluster.encoder.networks.openvino_graph import TO_FIRST, TO_LAST, graph_of
 from sish_cluster.encoder.networks.openvino_quiet import openvino_parts
 
@@ -42,48 +42,45 @@ class OpenVinoEngine:
     network
         In evaluation mode; not kept.
     numbers
-        ``float32`` or ``bfloat16``; in bfloat16 the stem and what follows the last convolution stay float32.
+        ``float32`` or ``bfloat16``; in bfloat16 what follows the last convolution stays float32.
     at_once
         Patches that may run at the same time, each on one thread.
+    whole
+        Of the pixels, when they come as `inputs.whole_of` them: for bfloat16, which holds those exactly.
 
     Notes
     -----
     A patch's answer is the same bytes every time on one machine: one thread adds up its sums in one order.
     """
 
-    def __init__(self, network: nn.Module, *, numbers: str, at_once: int = 1) -> None:
-        if numbers == "float32":
-            compiled = [_compiled(graph_of(network), numbers, at_once)]
-        else:
-            stem = graph_of(Stem(network))
-            channels = stem.output(0).partial_shape[-1].get_length()
-            rest = graph_of(Rest(network), channels=channels)
-            compiled = [_compiled(stem, "float32", at_once), _compiled(rest, numbers, at_once)]
-        self._free: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        numbers: str,
+        at_once: int = 1,
+        whole: Normalisation | None = None,
+    ) -> None:
+        compiled = _core().compile_model(
+            graph_of(network, whole=whole),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": HINTS[numbers],
+                "INFERENCE_NUM_THREADS": at_once,
+                "NUM_STREAMS": at_once,
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(at_once):
-            self._free.put([each.create_infer_request() for each in compiled])
+            self._free.put(compiled.create_infer_request())
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the network's answer to float32 (1, 3, h, w); waits while `at_once` others run."""
+        """Return the network's answer to float32 (1, 3 or 4, h, w); waits while `at_once` others run."""
         values = np.ascontiguousarray(x.permute(TO_LAST).numpy())
-        requests = self._free.get()
+        request = self._free.get()
         try:
-            for request in requests[:-1]:
-                values = request.infer([values], share_inputs=True, share_outputs=True)[0]
-            answer = torch.from_numpy(requests[-1].infer([values], share_inputs=True)[0])
+            answer = torch.from_numpy(request.infer([values], share_inputs=True)[0])
         finally:
-            self._free.put(requests)
+            self._free.put(request)
         return answer.permute(TO_FIRST) if answer.ndim == len(TO_FIRST) else answer
-
-
-def _compiled(graph: Any, numbers: str, at_once: int) -> Any:
-    return _core().compile_model(
-        graph,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": HINTS[numbers],
-            "INFERENCE_NUM_THREADS": at_once,
-            "NUM_STREAMS": at_once,
-            "ENABLE_CPU_PINNING": False,
-        },
-    )
