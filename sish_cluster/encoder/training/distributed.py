@@ -53,9 +53,11 @@ QUIET_TRAIN = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
 """No metrics server; workers stay in the driver's folder, whose relative paths they are given; a death or
-the end is noticed within half a second."""
+the end is noticed within half a second. Workers have ten minutes to start: on a busy machine importing
+torch alone takes longer than Ray Train's one minute."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -200,7 +202,10 @@ class Workers:
             run_config=self._train.RunConfig(
                 name="ray",
                 storage_path=str(scratch),
-                failure_config=self._train.FailureConfig(max_failures=self._settings.max_restarts),
+                failure_config=self._train.FailureConfig(
+                    max_failures=self._settings.max_restarts,
+                    controller_failure_limit=self._settings.max_restarts,
+                ),
                 worker_runtime_env={"env_vars": _worker_environment(gpus)},
             ),
         )
