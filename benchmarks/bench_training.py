@@ -96,8 +96,27 @@ def main():
                 _write(flags, rows)
     if flags.tries:
         kept = json.loads(flags.tries.read_text()) if flags.tries.exists() else []
-        kept += [{"commit": machine()["commit"], "set": flags.set, **row} for row in rows]
+        kept += [_try(row, flags) for row in rows]
         flags.tries.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _try(row, flags):
+    """Return what is kept of a row of the tuning half."""
+    seeds = {
+        side: {name: found[name]["seeds"] for name in ("untrained", "trained")}
+        for side, found in row["accuracy"].items()
+        if "untrained" not in side
+    }
+    return {
+        "what": row["what"],
+        "judged_on": f"the tuning half, {row['tiles']} tiles",
+        "set": flags.set,
+        "seeds": row["seeds"],
+        "steps": row["steps"],
+        "accuracy": seeds,
+        "last_loss": [last for _, last in row["losses"]],
+        "commit": machine()["commit"],
+    }
 
 
 def lines(row):
