@@ -14,7 +14,7 @@ from sish_cluster.cli.output import printed_json
 from sish_cluster.cli.train import TrainingBar
 from sish_cluster.cli.train_options import FOLDER, trained, worker_options
 
-SHOWN = ("loss", "mse", "batch_perplexity", "held_out_psnr_db")
+SHOWN = ("loss", "mse", "line", "batch_perplexity", "held_out_psnr_db")
 """Values beside the bar."""
 
 
@@ -43,7 +43,17 @@ SHOWN = ("loss", "mse", "batch_perplexity", "held_out_psnr_db")
     help="Whose key network.",
 )
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps.  [default: 5000]")
-@click.option("--batch", type=click.IntRange(1), help="Crops a step.  [default: 16]")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Crops a step, four squares each.  [default: 8]"
+)
+@click.option(
+    "--order",
+    type=click.Choice(["similarity", "brightness"]),
+    default="similarity",
+    show_default=True,
+    help="What codewords are ranked by: likeness of texture codes, or, with the published loss alone,"
+    " the codebook's main direction.",
+)
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="[default: 0.001]")
 @click.option("--init", "initial", type=FILE, help="Weights to begin with.  [default: new ones]")
 @click.option(
@@ -113,4 +123,7 @@ def _training(options: dict[str, Any], profile: str) -> Any:
     names = {"steps": "n_steps", "batch": "batch_crops", "learning_rate": "learning_rate"}
     given = {field: options[name] for name, field in names.items() if options[name] is not None}
     # The published network halves once more: twice the side gives the same grid of codewords.
-    return VqVaeTrainingSettings(**given, crop_px=256 if profile == "published" else 128)
+    given["crop_px"] = 256 if profile == "published" else 128
+    if options["order"] == "brightness":
+        given["line_weight"] = 0.0
+    return VqVaeTrainingSettings(**given)

@@ -15,13 +15,14 @@ from sish_cluster.cli import main
 from sish_cluster.core.errors import BadLabels, BadRequest, CheckpointMismatch
 from sish_cluster.encoder.checkpoint import read_weights
 from sish_cluster.encoder.keying import KeyNetwork
+from sish_cluster.encoder.networks.codeword_order import line_ranks, ranks_of
 from sish_cluster.encoder.networks.vqvae import COMPACT, VqVae, VqVaeSize
 from sish_cluster.encoder.training.crops import Crops, CropSettings, cut_crops
 from sish_cluster.encoder.training.vqvae import (
+    Squares,
     VqVaeTask,
     VqVaeTrainingSettings,
     batches_of,
-    halved,
 )
 from sish_cluster.encoder.training.vqvae_codebook import centres_of
 from sish_cluster.encoder.training.vqvae_metrics import filled, reconstruction_metrics
@@ -40,7 +41,9 @@ def one_thread():
 
 TINY = VqVaeSize("tiny", channels=8, halvings=2)
 
-QUICK = VqVaeTrainingSettings(n_steps=6, batch_crops=4, crop_px=32, warm_up_steps=2)
+QUICK = VqVaeTrainingSettings(
+    n_steps=6, batch_crops=4, squares_per_crop=2, crop_px=32, warm_up_steps=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,10 @@ def tiles(crops, tmp_path_factory):
 
 def images(n=2, side=16):
     return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def unplaced(pixels):
+    return Squares(pixels, torch.full((len(pixels),), float("nan")))
 
 
 def tiny_network():
@@ -119,22 +126,44 @@ def test_batches_are_a_function_of_step_and_seed_and_of_the_rows_allowed(crops):
     only = np.array([3])
     batch_at = batches_of(crops, only, QUICK, 1.0)
     first, again = (batch_at(7, torch.Generator().manual_seed(9)) for _ in range(2))
-    assert torch.equal(first, again)
-    assert first.shape == (4, 3, 32, 32)
-    assert first.abs().max() <= 1.0
-    found = {
-        bytes(p)
-        for p in (first.permute(0, 2, 3, 1).add(1).mul(127.5).round().byte().reshape(-1, 3).numpy())
-    }
+    assert torch.equal(first.pixels, again.pixels)
+    assert first.pixels.shape == (8, 3, 32, 32)
+    assert first.pixels.abs().max() <= 1.0
+    shown = first.pixels.permute(0, 2, 3, 1).add(1).mul(127.5).round().byte()
+    found = {bytes(p) for p in shown.reshape(-1, 3).numpy()}
     assert found <= {bytes(p) for p in crops.pixels[3].reshape(-1, 3)}
 
 
-def test_fine_crops_are_seen_at_both_scales(crops):
+def test_squares_of_a_crop_follow_each_other_and_carry_its_position(crops):
+    flat = np.repeat(np.arange(24, dtype=np.uint8) * 10, 256 * 256 * 3).reshape(24, 256, 256, 3)
+    marked = dataclasses.replace(crops, pixels=flat)
+    positions = np.linspace(-1, 1, 24, dtype=np.float32)
+    batch_at = batches_of(marked, np.arange(24), QUICK, 1.0, positions)
+    batch = batch_at(0, torch.Generator().manual_seed(0))
+    rows = batch.pixels.mean((1, 2, 3)).add(1).mul(127.5 / 10).round().int().view(4, 2)
+    assert torch.equal(rows[:, 0], rows[:, 1])
+    assert len(set(rows[:, 0].tolist())) > 1
+    assert torch.allclose(batch.positions, torch.from_numpy(positions)[rows[:, 0]])
+
+
+def test_fine_crops_are_seen_at_three_scales_and_others_at_one():
+    stripes = np.zeros((2, 256, 256, 3), np.uint8)
+    stripes[:, :, ::16] = 240
+    fine = Crops(stripes, ("a", "b"), ("a", "b"), np.array([0.5, 1.0]), "striped")
     settings = dataclasses.replace(QUICK, batch_crops=32, crop_px=128)
-    batch = batches_of(crops, np.array([20]), settings, 1.0)(0, torch.Generator().manual_seed(0))
-    half = halved(crops.pixels[20]).astype(float).mean()
-    whole = [abs(float(square.add(1).mul(127.5).mean()) - half) < 1e-3 for square in batch]
-    assert 4 < sum(whole) < 28
+    for row, scales in ((0, {4, 8, 16}), (1, {8})):
+        batch = batches_of(fine, np.array([row]), settings, 1.0)(
+            0, torch.Generator().manual_seed(0)
+        )
+        # A square of 128 px shows 16, 8 or 4 stripes of the crop's 16, across or along.
+        seen = {int(max(_stripes(square), _stripes(square.mT))) for square in batch.pixels}
+        assert seen == scales
+
+
+def _stripes(square):
+    line = square[0].mean(0)
+    bright = line > (line.max() + line.min()) / 2
+    return int((bright[1:] & ~bright[:-1]).sum() + bright[0].int()) if line.std() > 0.05 else 0
 
 
 def test_the_learning_rate_rises_then_falls_to_its_last_share():
@@ -155,12 +184,14 @@ def test_the_codebook_begins_at_the_centres_of_what_the_encoder_says():
 
 
 def test_codewords_nobody_takes_are_moved_onto_places_and_the_others_stay():
-    settings = dataclasses.replace(QUICK, n_steps=100, revive_every=10, refit_steps=())
+    settings = dataclasses.replace(
+        QUICK, n_steps=100, revive_every=10, refit_steps=(), line_weight=0.0
+    )
     task = VqVaeTask(tiny_network(), settings)
     words = task.module.codebook.embedding.weight
     words.data[64:] = 1000.0
     for step in range(10):
-        losses = task.losses_of(images(4, 32), step)
+        losses = task.losses_of(unplaced(images(4, 32)), step)
         task.optimizer.zero_grad()
         losses["loss"].backward()
         task.optimizer.step()
@@ -187,7 +218,8 @@ def _trained_on(crops, run, folder):
 
     torch.manual_seed(0)
     task = VqVaeTask(VqVae(TINY), run.training)
-    batches = batches_of(crops, np.arange(24), run.training, 1.0)
+    positions = np.linspace(-1, 1, 24, dtype=np.float32)
+    batches = batches_of(crops, np.arange(24), run.training, 1.0, positions)
     log = train(task, batches, LoopSettings(folder, run.training.n_steps, log_every=10))
     found = reconstruction_metrics(task.module, crops, [0, 20])
     assert found["held_out_psnr_db"] > 6
@@ -325,3 +357,22 @@ def test_the_group_lists_every_training_without_importing_any():
     assert shown.exit_code == 0
     assert all(name in shown.output for name in ("vqvae", "retccl", "sslp", "wsisum"))
     assert CliRunner().invoke(main, ["train", "nothing"]).exit_code == 2
+
+
+def test_the_order_asked_for_decides_the_stored_ranks(tiles, tmp_path):
+    folders = {}
+    for order in ("similarity", "brightness"):
+        folder = tmp_path / order
+        arguments = ["--tiles", str(tiles), "--out", str(folder), "--steps", "1", "--batch", "2"]
+        done = CliRunner().invoke(
+            main, ["train", "vqvae", *arguments, "--device", "cpu", "--order", order]
+        )
+        assert done.exit_code == 0, done.output
+        folders[order] = read_weights(folder / "vqvae.safetensors").state
+    by_line, by_brightness = folders["similarity"], folders["brightness"]
+    words = by_line["codebook.embedding.weight"]
+    assert np.array_equal(by_line["codeword_ranks"].numpy(), line_ranks(words))
+    network = VqVae(COMPACT).eval().requires_grad_(False)
+    state = {k: v for k, v in by_brightness.items() if k != "codeword_ranks"}
+    network.load_state_dict(state, strict=False)
+    assert np.array_equal(by_brightness["codeword_ranks"].numpy(), ranks_of(network))

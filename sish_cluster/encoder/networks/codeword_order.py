@@ -3,7 +3,9 @@
 Keys add up ranks, so two patches are near each other on the key axis only if codewords that mean
 similar things have similar ranks. How the published order was made was never told. Ours: the place of
 a codeword along the first principal component of the codebook, dark to bright, brightness being that
-of the codeword decoded on its own.
+of the codeword decoded on its own. A network trained along a similarity line has another one: its
+codewords are ranked by their first channel, which the training gave that meaning, and the ranks are
+stored with its weights.
 
 Source
 ------
@@ -42,6 +44,14 @@ def ranks_of(network: VqVae) -> npt.NDArray[np.int64]:
         projection = -projection
     ranks = np.empty(CODEBOOK_SIZE, dtype=np.int64)
     ranks[np.argsort(projection, kind="stable")] = np.arange(CODEBOOK_SIZE)
+    return ranks
+
+
+def line_ranks(words: torch.Tensor) -> npt.NDArray[np.int64]:
+    """Return the rank of each codeword (128, channels) by its first channel, int64 (128,)."""
+    first = words.detach()[:, 0].double().cpu().numpy()
+    ranks = np.empty(CODEBOOK_SIZE, dtype=np.int64)
+    ranks[np.argsort(first, kind="stable")] = np.arange(CODEBOOK_SIZE)
     return ranks
 
 

@@ -25,6 +25,11 @@ FIGURES = (
     ("coarse_entropy_bits", "Entropy of s3, bits", "{:.2f}"),
     ("coarse_spread", "Standard deviation of s3 (0..8,128)", "{:.0f}"),
     ("key_brightness_correlation", "Correlation of key and mean brightness", "{:.3f}"),
+    (
+        "neighbour_recall",
+        "Share of held-out crops' 10 nearest by texture code found among the 10 % nearest keys",
+        "{:.3f}",
+    ),
 )
 """Metric, what it is called, how it is written."""
 
@@ -41,7 +46,9 @@ def card_of(metrics: Mapping[str, object], crops: Crops) -> str:
         "",
         "## Training",
         "",
-        f"{metrics['steps']:,} steps of {metrics['batch_crops']} crops of {metrics['crop_px']} px at"
+        f"{metrics['steps']:,} steps of {metrics['batch_crops']} crops, {metrics['squares_per_crop']}"
+        f" squares of {metrics['crop_px']} px each, weight of the similarity line"
+        f" {metrics['line_weight']:g}, at"
         f" {metrics['mpp']} um per px, seed {metrics['rng_seed']}, {metrics['training_s']:,} s."
         f" {metrics['crops_trained_on']:,} stored squares trained on,"
         f" {metrics['crops_held_out']:,} held out with their groups: {_listed(held)}.",

@@ -2,7 +2,8 @@
 
 A reconstruction says whether codewords mean anything; perplexity says how many of them work; the spread
 of keys says whether an index built on them can tell patches apart. A key is dominated by the sum of
-ranks, so its correlation with brightness is reported too.
+ranks, so its correlation with brightness is reported too, and how many of a crop's nearest neighbours by
+texture code lie near it in the order of keys.
 
 Source
 ------
@@ -12,7 +13,6 @@ Ours.
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterable, Iterator
 
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sish_cluster.core.key import COARSE_UNIT, CODEBOOK_SIZE, keys_of
-from sish_cluster.encoder.networks.codeword_order import ranks_of
+from sish_cluster.core.code import Codes, distances_between
+from sish_cluster.core.key import COARSE_UNIT, CODEBOOK_SIZE, Keys, keys_of
 from sish_cluster.encoder.networks.inputs import SYMMETRIC
 from sish_cluster.encoder.networks.vqvae import VqVae
 from sish_cluster.encoder.training.crops import Crops
@@ -31,8 +31,11 @@ from sish_cluster.encoder.training.vqvae_codebook import perplexity_of
 PEAK = 2.0
 """Range of a value in [-1, 1], the peak of PSNR."""
 
-MOST_KEYS = 256
-"""Patches whose keys are looked at: enough for the spread, a minute on one core."""
+MOST_KEYS = 1024
+"""Crops whose keys are looked at: enough for the spread and their neighbours, a minute on one core."""
+
+NEAREST, COVERAGE = 10, 0.1
+"""Neighbours a crop has, and the share of the other groups' crops that a search looks at for them."""
 
 
 def reconstruction_metrics(
@@ -72,12 +75,29 @@ def reconstruction_metrics(
     }
 
 
-def key_metrics(
-    network: VqVae, crops: Crops, rows: npt.ArrayLike, *, mpp: float = 1.0
-) -> dict[str, float]:
-    """Return how the keys of some crops spread.
+def keys_of_crops(
+    network: VqVae,
+    ranks: npt.NDArray[np.int64],
+    crops: Crops,
+    rows: npt.ArrayLike,
+    *,
+    mpp: float = 1.0,
+) -> Keys:
+    """Return the keys (n,) of crops by their codewords' ranks (128,).
 
     Each crop fills a patch by reflection, which keeps its scale and its mixture of codewords.
+    """
+    latents = []
+    with _inferring(network):
+        for picture in _pictures(crops, rows, mpp=mpp):
+            patch = filled(picture, network.size.side_px)
+            latent = network.latents_of(SYMMETRIC.tensor_of(patch, _device_of(network)))
+            latents.append(latent[0].cpu().numpy())
+    return keys_of(ranks[np.stack(latents)])
+
+
+def key_metrics(keys: Keys, crops: Crops, rows: npt.ArrayLike) -> dict[str, float]:
+    """Return how the keys (n,) of some crops, the n ``rows``, spread.
 
     Returns
     -------
@@ -86,19 +106,41 @@ def key_metrics(
         ``coarse_entropy_bits``; ``coarse_spread``, standard deviation of s3; and
         ``key_brightness_correlation``, Pearson's, of key and mean pixel value.
     """
-    ranks = ranks_of(copy.deepcopy(network).cpu().eval())
-    chosen = np.asarray(rows, dtype=np.int64)
-    chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, MOST_KEYS).round().astype(int))]
-    latents, brightness = [], []
-    with _inferring(network):
-        for picture in _pictures(crops, chosen, mpp=mpp):
-            patch = filled(picture, network.size.side_px)
-            latent = network.latents_of(SYMMETRIC.tensor_of(patch, _device_of(network)))
-            latents.append(latent[0].cpu().numpy())
-            brightness.append(float(picture.mean()))
-    keys = keys_of(ranks[np.stack(latents)])
+    brightness = np.array([crops.pixels[row].mean() for row in np.asarray(rows)])
     coarse = keys // COARSE_UNIT
-    return {"keys_looked_at": float(len(keys)), **_spread(keys, coarse, np.array(brightness))}
+    return {"keys_looked_at": float(len(keys)), **_spread(keys, coarse, brightness)}
+
+
+def neighbour_recall(
+    keys: Keys, codes: Codes, groups: npt.NDArray[np.str_], asking: npt.ArrayLike
+) -> float:
+    """Return the share of crops' nearest neighbours that lie near them in the order of keys.
+
+    Parameters
+    ----------
+    keys, codes, groups
+        Of n crops.
+    asking
+        Rows of the crops that ask, each for its 10 nearest by texture code among the crops of other
+        groups; it looks at the tenth of these whose keys are nearest, half below and half above.
+
+    Returns
+    -------
+    float
+        0.1 for keys that mean nothing; 0 where nobody asks.
+    """
+    shares = []
+    for row in np.asarray(asking, dtype=np.int64):
+        others = np.flatnonzero(groups != groups[row])
+        if not len(others):
+            continue
+        distances = distances_between(codes[row], codes[others])
+        wanted = others[np.argsort(distances, kind="stable")[:NEAREST]]
+        order = others[np.argsort(keys[others], kind="stable")]
+        place = int(np.searchsorted(keys[order], keys[row]))
+        half = max(1, round(COVERAGE * len(others) / 2))
+        shares.append(np.isin(wanted, order[max(0, place - half) : place + half]).mean())
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def _spread(

@@ -22,11 +22,13 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save_file
 
+from sish_cluster.core.code import Codes
 from sish_cluster.core.errors import BadRequest
 from sish_cluster.core.slide import canonical_bytes, digest_of
 from sish_cluster.encoder.checkpoint import UNUSED, fill, read_weights
+from sish_cluster.encoder.embedders import NetworkEmbedder
 from sish_cluster.encoder.keying import RANKS_NAME
-from sish_cluster.encoder.networks.codeword_order import ranks_of
+from sish_cluster.encoder.networks.codeword_order import line_ranks, ranks_of
 from sish_cluster.encoder.networks.inputs import device_of
 from sish_cluster.encoder.networks.vqvae import SIZES, VqVae
 from sish_cluster.encoder.profile import COMPACT, Profile
@@ -34,10 +36,17 @@ from sish_cluster.encoder.training import crops as cutting
 from sish_cluster.encoder.training.crops import Crops, CropSettings, cut_crops
 from sish_cluster.encoder.training.loop import LoopSettings, Reporter, train
 from sish_cluster.encoder.training.loop_log import CLOCK, TrainingLog
+from sish_cluster.encoder.training.similarity_line import Positions, crop_codes, crop_positions
 from sish_cluster.encoder.training.team import ALONE, Team
 from sish_cluster.encoder.training.vqvae import VqVaeTask, VqVaeTrainingSettings, batches_of
 from sish_cluster.encoder.training.vqvae_card import card_of
-from sish_cluster.encoder.training.vqvae_metrics import key_metrics, reconstruction_metrics
+from sish_cluster.encoder.training.vqvae_metrics import (
+    MOST_KEYS,
+    key_metrics,
+    keys_of_crops,
+    neighbour_recall,
+    reconstruction_metrics,
+)
 
 WEIGHTS_FILE, METRICS_FILE, CARD_FILE = "vqvae.safetensors", "metrics.json", "model_card.md"
 """What a finished run's folder holds for users."""
@@ -98,10 +107,14 @@ def train_vqvae(
         torch.set_num_threads(run.threads)
     crops = crops_of(run, cutting_progress)
     held_out = _held_out(crops, run.hold_out)
+    codes = codes_of_crops(run, crops, cutting_progress)
+    positions = _positions(run, codes, held_out)
     task = _task(run, team)
     log = train(
         task,
-        batches_of(crops, np.flatnonzero(~held_out), run.training, run.profile.mpp, team=team),
+        batches_of(
+            crops, np.flatnonzero(~held_out), run.training, run.profile.mpp, positions, team=team
+        ),
         _loop_settings(run, crops, held_out),
         team=team,
         reporter=reporter,
@@ -109,7 +122,7 @@ def train_vqvae(
     )
     if team.rank:
         return {**log.rows[-1]}
-    return _written(run, task.module, crops, held_out, log)
+    return _written(run, task.module, crops, held_out, log, codes)
 
 
 def crops_of(run: VqVaeRun, progress: cutting.Progress | None = None) -> Crops:
@@ -124,9 +137,24 @@ def crops_of(run: VqVaeRun, progress: cutting.Progress | None = None) -> Crops:
     )
 
 
+def codes_of_crops(run: VqVaeRun, crops: Crops, progress: cutting.Progress | None = None) -> Codes:
+    """Return the texture codes of the crops of a run, computing them unless that is done."""
+    return crop_codes(
+        crops, run.out_dir / "crops", NetworkEmbedder(device=run.device), progress=progress
+    )
+
+
+def _positions(run: VqVaeRun, codes: Codes, held_out: npt.NDArray[np.bool_]) -> Positions | None:
+    if not run.training.line_weight:
+        return None
+    kept = np.flatnonzero(~held_out)
+    return crop_positions(codes, kept, run.out_dir / "crops", rng_seed=run.rng_seed)
+
+
 def prepare(run: VqVaeRun, progress: cutting.Progress | None = None) -> None:
     """Do what is done once, before workers read it."""
-    crops_of(run, progress)
+    crops = crops_of(run, progress)
+    _positions(run, codes_of_crops(run, crops, progress), _held_out(crops, run.hold_out))
 
 
 def _held_out(crops: Crops, patterns: tuple[str, ...]) -> npt.NDArray[np.bool_]:
@@ -195,11 +223,14 @@ def _written(
     crops: Crops,
     held_out: npt.NDArray[np.bool_],
     log: TrainingLog,
+    codes: Codes,
 ) -> dict[str, object]:
     """Write weights, metrics and card of a trained network; return the metrics."""
     final = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     state = {k: v.contiguous() for k, v in final.state_dict().items() if not k.endswith(UNUSED)}
-    state[RANKS_NAME] = torch.from_numpy(ranks_of(final))
+    words = final.codebook.embedding.weight
+    ranks = line_ranks(words) if run.training.line_weight else ranks_of(final)
+    state[RANKS_NAME] = torch.from_numpy(ranks)
     path = run.out_dir / WEIGHTS_FILE
     save_file(state, path, metadata={"size": run.profile.key_network})
     rows = np.flatnonzero(held_out)
@@ -209,6 +240,8 @@ def _written(
         "bytes": path.stat().st_size,
         "steps": run.training.n_steps,
         "batch_crops": run.training.batch_crops,
+        "squares_per_crop": run.training.squares_per_crop,
+        "line_weight": run.training.line_weight,
         "crop_px": run.training.crop_px,
         "mpp": run.profile.mpp,
         "crops_trained_on": int((~held_out).sum()),
@@ -218,8 +251,25 @@ def _written(
         "last_loss": log.latest("loss"),
         "rng_seed": run.rng_seed,
         **reconstruction_metrics(final, crops, rows, mpp=run.profile.mpp),
-        **key_metrics(final, crops, np.arange(len(crops)), mpp=run.profile.mpp),
+        **_key_metrics(run, final, ranks, crops, held_out, codes),
     }
     (run.out_dir / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")
     (run.out_dir / CARD_FILE).write_text(card_of(metrics, crops), "utf-8")
     return metrics
+
+
+def _key_metrics(
+    run: VqVaeRun,
+    network: VqVae,
+    ranks: npt.NDArray[np.int64],
+    crops: Crops,
+    held_out: npt.NDArray[np.bool_],
+    codes: Codes,
+) -> dict[str, float]:
+    """Return how keys spread, and how well held-out crops' keys find their neighbours by code."""
+    rows = np.unique(np.linspace(0, len(crops) - 1, MOST_KEYS).round().astype(np.int64))
+    keys = keys_of_crops(network, ranks, crops, rows, mpp=run.profile.mpp)
+    recall = neighbour_recall(
+        keys, codes[rows], np.array(crops.groups)[rows], np.flatnonzero(held_out[rows])
+    )
+    return {**key_metrics(keys, crops, rows), "neighbour_recall": recall}
