@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,7 @@ def encoding_rows(arguments):
             "way": way,
             "rate": round(rate[way], 3),
             "ratio": round(rate["default"] / rate[way], 2),
+            "CPU s a patch": round(float(np.median([a["cpu"] / a["n"] for a in answers[way]])), 3),
             "goal": ">= 4" if way.startswith("published") else "",
             **equal(answers[way][0], answers["published"][0], same_input=way != "published-1024"),
         }
@@ -168,9 +170,10 @@ def one_way(way, slide, n_patches):
     encoder = default.encoder_of(way)
     encoded = published.encoded_one_by_one if way.startswith("published") else default.encoded
     encoded(slide, chosen[: WARM[way]], side_px, encoder)
+    before_s = time.process_time()
     keys, codes, seconds = encoded(slide, chosen, side_px, encoder)
-    bits = np.unpackbits(codes, axis=1)
-    return {"n": len(chosen), "seconds": seconds, "keys": keys.tolist(), "codes": bits.tolist()}
+    answer = {"n": len(chosen), "seconds": seconds, "cpu": time.process_time() - before_s}
+    return answer | {"keys": keys.tolist(), "codes": np.unpackbits(codes, axis=1).tolist()}
 
 
 if __name__ == "__main__":
