@@ -2,12 +2,14 @@
 
     python -m benchmarks.bench_keys --tiles ../shared/data/tiles --out keys.json
     python -m benchmarks.bench_keys --tiles ../shared/data/tiles --every 4 --networks random trained
+    python -m benchmarks.bench_keys --tiles ../shared/data/tiles --groups 'lung_*5' 'lung-squamous*'
 
 Each tile asks for the tiles of other groups. A key that says nothing finds as much as it looks at:
 recall equals coverage, ratio 1. The networks share the codes, the index and the budgets.
 """
 
 import argparse
+import fnmatch
 import json
 from pathlib import Path
 
@@ -42,6 +44,19 @@ def parsed():
     parser.add_argument("--max-distance", type=int, default=150, help="bits of 1024 (default 150)")
     parser.add_argument("--nearest", type=int, default=10, help="nearest tiles (default 10)")
     parser.add_argument("--queries", choices=("all", "atlas", "lc25000"), default="all")
+    parser.add_argument(
+        "--groups",
+        nargs="+",
+        metavar="PATTERN",
+        default=["*"],
+        help="groups whose tiles ask, such as those held out of a training (default all)",
+    )
+    parser.add_argument(
+        "--codes-at",
+        choices=("resize", "own"),
+        default="resize",
+        help="size the texture network sees: the tile enlarged to a patch, as indexed, or its own",
+    )
     parser.add_argument("--cache", type=Path, help="keep codes and keys here")
     parser.add_argument("--out", type=Path, help="write JSON here")
     return parser.parse_args()
@@ -50,7 +65,9 @@ def parsed():
 def measured(flags, name, tiles, codes):
     """Return everything measured of one network's keys."""
     keys = keys_by(name, tiles, flags.cache, fit=flags.fit, weights=flags.weights)
-    queries = np.flatnonzero((tiles.sets == flags.queries) | (flags.queries == "all"))
+    asks = (tiles.sets == flags.queries) | (flags.queries == "all")
+    asks &= [any(fnmatch.fnmatchcase(g, p) for p in flags.groups) for g in tiles.groups]
+    queries = np.flatnonzero(asks)
     bench = LeaveGroupOut(keys, codes, tiles.groups, queries)
     exact = bench.exact()
     budget = {
@@ -63,6 +80,7 @@ def measured(flags, name, tiles, codes):
     coarse = keys // COARSE_UNIT
     return {
         "network": name,
+        "queries": len(queries),
         "distinct_keys": len(np.unique(keys)),
         "distinct_coarse": len(np.unique(coarse)),
         "coarse_spread": float(coarse.astype(float).std()),
@@ -92,7 +110,7 @@ def main():
     """Measure, print, write."""
     flags = parsed()
     tiles = read_tiles(flags.tiles, every=flags.every)
-    codes = codes_by_texture(tiles, flags.cache)
+    codes = codes_by_texture(tiles, flags.cache, fit=flags.codes_at)
     found = [measured(flags, name, tiles, codes) for name in flags.networks]
     printed(flags, found)
     if flags.out:

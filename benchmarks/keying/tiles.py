@@ -53,14 +53,22 @@ def read_tiles(folder, *, every=1):
     return Tiles(tuple(folder / row["file"] for row in rows), *columns)
 
 
-def codes_by_texture(tiles, cache):
-    """Return the 1024-bit codes (n, 128) of the default texture network, each tile at its own size."""
+def codes_by_texture(tiles, cache, *, fit="resize"):
+    """Return the 1024-bit codes (n, 128) of the default texture network.
+
+    Parameters
+    ----------
+    fit
+        ``resize``: the tile enlarged to a patch, as the product encodes tile folders; ``own``: the tile
+        at its own size.
+    """
 
     def made():
         embedder = NetworkEmbedder("densenet121", None, device="cpu")
-        return [codes_of(embedder.embeddings_of(picture[None]))[0] for picture in pictures(tiles)]
+        shown = (p if fit == "own" else fitted(p, fit) for p in pictures(tiles))
+        return [codes_of(embedder.embeddings_of(picture[None]))[0] for picture in shown]
 
-    return _kept(cache, tiles, "codes", made)
+    return _kept(cache, tiles, "codes" if fit == "own" else f"codes-{fit}", made)
 
 
 def keys_by(name, tiles, cache, *, fit, weights):

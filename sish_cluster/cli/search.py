@@ -49,6 +49,7 @@ from sish_cluster.local.encoding import SlideToEncode
 from sish_cluster.local.keeping import kept
 
 if TYPE_CHECKING:
+    from sish_cluster.encoder.region import Region
     from sish_cluster.report import SlideFile
 
 OWN = "\0own"
@@ -138,12 +139,25 @@ def search(slides: Sequence[Path], **options: Any) -> None:
             allow_partial=options["allow_partial"],
             timeout_s=options["timeout_s"],
         )
-        doubts = [*_unknown(client, options), recall_warning(query, result, options)]
+        doubts = [
+            left_out_warning(region),
+            *_unknown(client, options),
+            recall_warning(query, result, options),
+        ]
     _printed(parts, result, as_json=options["as_json"])
     for doubt in filter(None, doubts):
         warned(doubt)
     if options["html"]:
         _report(parts, query, result, _files(slides, parts, options), options)
+
+
+def left_out_warning(region: Region | None) -> str | None:
+    """Return what of a region's file is not asked about, or None."""
+    if region is None or not region.left_out:
+        return None
+    names, more = region.left_out[:5], len(region.left_out) - 5
+    told = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+    return f"{region.source}: only polygons are asked about; left out: {told}"
 
 
 def _check(slides: Sequence[Path], options: dict[str, Any]) -> None:

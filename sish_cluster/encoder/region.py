@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ MAX_CELLS = 1_000_000
 
 CROSSING_BLOCK = 1 << 22
 """Pairs of edges compared at a time (about 200 MB)."""
+
+NO_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
+"""Shapes a drawing may hold beside its polygons: markers and measurements."""
 
 Ring = npt.NDArray[np.float64]
 """Corners of a closed line, (m, 2), the first not repeated at the end."""
@@ -67,11 +70,14 @@ class Region:
         The GeoJSON it was read from: what an encoder service is sent.
     source
         What errors call it.
+    left_out
+        Features that are no polygons, in words: points and lines of a drawing.
     """
 
     polygons: tuple[Polygon, ...]
     text: str
     source: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -190,6 +196,11 @@ def parsed_region(text: str, *, source: str) -> Region:
     source
         What errors call it.
 
+    Returns
+    -------
+    Region
+        Points and lines among other features are left out of it, and named.
+
     Raises
     ------
     BadRequest
@@ -202,35 +213,43 @@ def parsed_region(text: str, *, source: str) -> Region:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"region {source}: is no JSON: {error}", field="region") from error
+    left_out: list[str] = []
     try:
-        polygons = tuple(_polygons_of(found, "the file"))
+        polygons = tuple(_polygons_of(found, "the file", left_out))
     except _Wrong as error:
         raise BadRequest(f"region {source}: {error}", field="region") from error
     if not polygons:
         raise BadRequest(
-            f"region {source}: holds no polygon; draw one round the part"
+            f"region {source}: holds no polygon{_but(left_out)}; draw one round the part"
             " of the slide that is meant",
             field="region",
         )
-    return Region(polygons, text, source)
+    return Region(polygons, text, source, tuple(left_out))
+
+
+def _but(left_out: Sequence[str]) -> str:
+    return f", only {', '.join(left_out[:5])}" if left_out else ""
 
 
 class _Wrong(ValueError):
     """What is wrong with a GeoJSON value."""
 
 
-def _polygons_of(found: Any, where: str) -> Iterator[Polygon]:
+def _polygons_of(found: Any, where: str, left_out: list[str]) -> Iterator[Polygon]:
+    """Yield the polygons of a GeoJSON value; add to ``left_out`` what features hold instead."""
     kind = found.get("type") if isinstance(found, dict) else None
     if isinstance(found, list):
         for number, feature in enumerate(found, start=1):
-            yield from _polygons_of(feature, f"feature {number}")
+            yield from _polygons_of(feature, f"feature {number}", left_out)
     elif kind == "FeatureCollection":
         features = found.get("features")
         if not isinstance(features, list):
             raise _Wrong(f"{where} is a FeatureCollection without a list of features")
-        yield from _polygons_of(features, where)
+        yield from _polygons_of(features, where, left_out)
+    elif kind == "Feature" and _shape_of(found) in NO_AREA:
+        left_out.append(f"{where} ({_shape_of(found)})")
     elif kind == "Feature":
-        yield from _polygons_of(found.get("geometry"), where)
+        yield from _polygons_of(found.get("geometry"), where, left_out)
     elif kind == "Polygon":
         yield _polygon(found.get("coordinates"), where)
     elif kind == "MultiPolygon":
@@ -245,6 +264,11 @@ def _polygons_of(found: Any, where: str) -> Iterator[Polygon]:
             f"{where} is {name}; a region is a Polygon or MultiPolygon, alone, in a Feature or in a"
             " FeatureCollection"
         )
+
+
+def _shape_of(feature: dict[str, Any]) -> object:
+    geometry = feature.get("geometry")
+    return geometry.get("type") if isinstance(geometry, dict) else None
 
 
 def _polygon(coordinates: Any, where: str) -> Polygon:

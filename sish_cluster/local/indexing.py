@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sish_cluster.client import Client, EncoderDescription
+from sish_cluster.client.encoder_differences import check_encoder
 from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import SishError, UnknownCollection
 from sish_cluster.core.posting import EncodedSlide
@@ -112,7 +113,7 @@ def ensured_collection(
     except UnknownCollection:
         client.create_collection(collection_of(name, encoder, keep or usual_keep(encoder)))
         return client.definition_of(name)
-    found.check_fingerprint(encoder.fingerprint)
+    check_encoder(found, encoder)
     check_keep(found, keep)
     return found
 

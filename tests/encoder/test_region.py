@@ -98,6 +98,8 @@ def test_a_point_is_in_a_triangle_when_it_is_on_the_same_side_of_its_edges(corne
             assert inside == (all(side > 0 for side in sides) or all(side < 0 for side in sides))
 
 
+POINT = {"type": "Point", "coordinates": [1, 2]}
+
 BOW_TIE = [[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]
 
 
@@ -118,6 +120,7 @@ BOW_TIE = [[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]
         (json.dumps([feature(polygon(SQUARE)), feature(polygon(BOW_TIE))]), "feature 2: crosses itself"),
         (json.dumps(polygon(SQUARE, BOW_TIE)), "hole 1: crosses itself"),
         ("[" * 100_000, "is no JSON"),
+        (json.dumps([feature(POINT)]), "holds no polygon, only feature 1 (Point)"),
     ],
 )  # fmt: skip
 def test_what_is_no_region_is_refused_saying_what_was_found(text, words):
@@ -125,6 +128,15 @@ def test_what_is_no_region_is_refused_saying_what_was_found(text, words):
         parsed_region(text, source="a.geojson")
     assert words in refused.value.message
     assert refused.value.field == "region"
+
+
+def test_markers_beside_polygons_are_left_out_and_named():
+    line = {"type": "LineString", "coordinates": [[0, 0], [5, 5]]}
+    drawing = [feature(POINT), feature(polygon(SQUARE)), feature(line)]
+    region = parsed_region(json.dumps(drawing), source="a.geojson")
+    assert len(region.polygons) == 1
+    assert region.left_out == ("feature 1 (Point)", "feature 3 (LineString)")
+    assert parsed_region(json.dumps(polygon(SQUARE)), source="a").left_out == ()
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "0,0,0,5", "0,0,5,-1", "nan,0,1,1", ""])
