@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sish_cluster.core.errors import BadSlide
-from sish_cluster.core.geometry import Box, Size
+from sish_cluster.core.geometry import Box, Size, patch_side_px_of
 from sish_cluster.encoder import image_file
 from sish_cluster.encoder.slide import open_slide
 from sish_cluster.testing.histology import Drawing, drawn
@@ -250,3 +250,19 @@ def test_overviews_too_fine_for_memory_are_refused(slide_path, monkeypatch):
     monkeypatch.setattr("sish_cluster.encoder.slide.MAX_OVERVIEW_PX", 1000)
     with open_slide(slide_path) as reader, pytest.raises(BadSlide, match="ask for a coarser one"):
         reader.at_mpp(0.5)
+
+
+@pytest.mark.parametrize(("power", "mpp"), [(20, 0.5), (40, 0.25), (80, 0.125)])
+def test_one_tissue_scanned_at_any_magnification_gives_the_networks_the_same_pixels(
+    tmp_path, power, mpp
+):
+    tissue = cv2.GaussianBlur(drawn(Drawing("glands", side_px=1024, mpp=0.5)), (0, 0), 2)
+    scale = power // 20
+    scanned = cv2.resize(tissue, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    path = write_pyramid(tmp_path / "s.tif", scanned, mpp=mpp)
+    with open_slide(path) as reader:
+        side_px = patch_side_px_of(reader.mpp, 256.0)
+        patch = reader.region(Box(side_px, side_px, 2 * side_px, 2 * side_px), side_px=256)
+    assert side_px == 512 * scale
+    truth = cv2.resize(tissue[512:, 512:], (256, 256), interpolation=cv2.INTER_AREA)
+    assert np.abs(patch.astype(float) - truth).mean() < 4
