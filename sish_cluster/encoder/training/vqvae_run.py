@@ -105,56 +105,65 @@ def train_vqvae(
     """
     if run.threads is not None:
         torch.set_num_threads(run.threads)
-    crops = crops_of(run, cutting_progress)
-    held_out = _held_out(crops, run.hold_out)
-    codes = codes_of_crops(run, crops, cutting_progress)
-    positions = _positions(run, codes, held_out)
+    data, mpp = _data_of(run, cutting_progress), run.profile.mpp
     task = _task(run, team)
     log = train(
         task,
-        batches_of(
-            crops, np.flatnonzero(~held_out), run.training, run.profile.mpp, positions, team=team
-        ),
-        _loop_settings(run, crops, held_out),
+        batches_of(data.crops, data.kept_rows, run.training, mpp, data.positions, team=team),
+        _loop_settings(run, data.crops, data.held_out),
         team=team,
         reporter=reporter,
-        evaluation=_evaluation(task.module, crops, np.flatnonzero(held_out), run.profile.mpp),
+        evaluation=_evaluation(task.module, data.crops, data.held_rows, mpp),
     )
     if team.rank:
         return {**log.rows[-1]}
-    return _written(run, task.module, crops, held_out, log, codes)
+    return _written(run, task.module, data, log)
 
 
-def crops_of(run: VqVaeRun, progress: cutting.Progress | None = None) -> Crops:
-    """Return the crops of a run, cutting them unless that is done."""
-    return cut_crops(
-        run.out_dir / "crops",
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Data:
+    """What a run trains on and is measured by; rows of all are those of the crops."""
+
+    crops: Crops
+    codes: Codes
+    """Texture codes, packed."""
+    positions: Positions | None
+    """Places on the similarity line; None for a training without one."""
+    held_out: npt.NDArray[np.bool_]
+    """Which crops are not trained on."""
+
+    @property
+    def kept_rows(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(~self.held_out)
+
+    @property
+    def held_rows(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.held_out)
+
+
+def prepare(run: VqVaeRun, progress: cutting.Progress | None = None) -> None:
+    """Do what is done once, before workers read it: cut crops, compute their codes, draw the line."""
+    _data_of(run, progress)
+
+
+def _data_of(run: VqVaeRun, progress: cutting.Progress | None) -> _Data:
+    """Return the data of a run, from its folder where they are there."""
+    folder = run.out_dir / "crops"
+    crops = cut_crops(
+        folder,
         slides=run.slides,
         tiles=run.tiles,
         labels=run.labels,
         settings=CropSettings(mpp=run.profile.mpp),
         progress=progress,
     )
-
-
-def codes_of_crops(run: VqVaeRun, crops: Crops, progress: cutting.Progress | None = None) -> Codes:
-    """Return the texture codes of the crops of a run, computing them unless that is done."""
-    return crop_codes(
-        crops, run.out_dir / "crops", NetworkEmbedder(device=run.device), progress=progress
-    )
-
-
-def _positions(run: VqVaeRun, codes: Codes, held_out: npt.NDArray[np.bool_]) -> Positions | None:
-    if not run.training.line_weight:
-        return None
-    kept = np.flatnonzero(~held_out)
-    return crop_positions(codes, kept, run.out_dir / "crops", rng_seed=run.rng_seed)
-
-
-def prepare(run: VqVaeRun, progress: cutting.Progress | None = None) -> None:
-    """Do what is done once, before workers read it."""
-    crops = crops_of(run, progress)
-    _positions(run, codes_of_crops(run, crops, progress), _held_out(crops, run.hold_out))
+    held_out = _held_out(crops, run.hold_out)
+    codes = crop_codes(crops, folder, NetworkEmbedder(device=run.device), progress=progress)
+    positions = None
+    if run.training.line_weight:
+        kept = np.flatnonzero(~held_out)
+        positions = crop_positions(codes, kept, folder, rng_seed=run.rng_seed)
+    return _Data(crops, codes, positions, held_out)
 
 
 def _held_out(crops: Crops, patterns: tuple[str, ...]) -> npt.NDArray[np.bool_]:
@@ -217,14 +226,7 @@ def _evaluation(
     return evaluated
 
 
-def _written(
-    run: VqVaeRun,
-    network: VqVae,
-    crops: Crops,
-    held_out: npt.NDArray[np.bool_],
-    log: TrainingLog,
-    codes: Codes,
-) -> dict[str, object]:
+def _written(run: VqVaeRun, network: VqVae, data: _Data, log: TrainingLog) -> dict[str, object]:
     """Write weights, metrics and card of a trained network; return the metrics."""
     final = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     state = {k: v.contiguous() for k, v in final.state_dict().items() if not k.endswith(UNUSED)}
@@ -233,7 +235,7 @@ def _written(
     state[RANKS_NAME] = torch.from_numpy(ranks)
     path = run.out_dir / WEIGHTS_FILE
     save_file(state, path, metadata={"size": run.profile.key_network})
-    rows = np.flatnonzero(held_out)
+    crops, rows, mpp = data.crops, data.held_rows, run.profile.mpp
     metrics: dict[str, object] = {
         "network": run.profile.key_network,
         "digest": read_weights(path).digest,
@@ -243,15 +245,15 @@ def _written(
         "squares_per_crop": run.training.squares_per_crop,
         "line_weight": run.training.line_weight,
         "crop_px": run.training.crop_px,
-        "mpp": run.profile.mpp,
-        "crops_trained_on": int((~held_out).sum()),
+        "mpp": mpp,
+        "crops_trained_on": len(data.kept_rows),
         "crops_held_out": len(rows),
         "groups_held_out": sorted({crops.groups[row] for row in rows}),
         "training_s": round(log.latest(CLOCK) or 0.0),
         "last_loss": log.latest("loss"),
         "rng_seed": run.rng_seed,
-        **reconstruction_metrics(final, crops, rows, mpp=run.profile.mpp),
-        **_key_metrics(run, final, ranks, crops, held_out, codes),
+        **reconstruction_metrics(final, crops, rows, mpp=mpp),
+        **_key_metrics(final, ranks, data, mpp),
     }
     (run.out_dir / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")
     (run.out_dir / CARD_FILE).write_text(card_of(metrics, crops), "utf-8")
@@ -259,17 +261,12 @@ def _written(
 
 
 def _key_metrics(
-    run: VqVaeRun,
-    network: VqVae,
-    ranks: npt.NDArray[np.int64],
-    crops: Crops,
-    held_out: npt.NDArray[np.bool_],
-    codes: Codes,
+    network: VqVae, ranks: npt.NDArray[np.int64], data: _Data, mpp: float
 ) -> dict[str, float]:
     """Return how keys spread, and how well held-out crops' keys find their neighbours by code."""
-    rows = np.unique(np.linspace(0, len(crops) - 1, MOST_KEYS).round().astype(np.int64))
-    keys = keys_of_crops(network, ranks, crops, rows, mpp=run.profile.mpp)
-    recall = neighbour_recall(
-        keys, codes[rows], np.array(crops.groups)[rows], np.flatnonzero(held_out[rows])
-    )
-    return {**key_metrics(keys, crops, rows), "neighbour_recall": recall}
+    rows = np.unique(np.linspace(0, len(data.crops) - 1, MOST_KEYS).round().astype(np.int64))
+    keys = keys_of_crops(network, ranks, data.crops, rows, mpp=mpp)
+    groups = np.array(data.crops.groups)[rows]
+    asking = np.flatnonzero(data.held_out[rows])
+    recall = neighbour_recall(keys, data.codes[rows], groups, asking)
+    return {**key_metrics(keys, data.crops, rows), "neighbour_recall": recall}
