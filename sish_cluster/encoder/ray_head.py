@@ -35,13 +35,18 @@ class RayHead:
         Its ``host:port``. One that does not even answer now (behind a proxy) counts as always there.
     patience_s
         Seconds it may be away.
+
+    Attributes
+    ----------
+    is_lost
+        Whether it was away for longer when it was last looked for: what Ray is asked then, it waits a minute for.
     """
 
     def __init__(self, address: str, *, patience_s: float) -> None:
         self._address = address if _answers(address) else ""
         self._patience_s = patience_s
         self._lock = threading.Lock()
-        self._is_lost = False
+        self.is_lost = False
 
     def check(self, what: str) -> None:
         """Return if it is there.
@@ -53,9 +58,9 @@ class RayHead:
             no more.
         """
         with self._lock:
-            patience_s = 0.0 if self._is_lost else self._patience_s
-            self._is_lost = not self._comes_back(patience_s)
-            if self._is_lost:
+            patience_s = 0.0 if self.is_lost else self._patience_s
+            self.is_lost = not self._comes_back(patience_s)
+            if self.is_lost:
                 raise EncoderUnavailable(
                     f"{what}: cannot be encoded, because Ray's head at {self._address} is gone. Repeat the"
                     " command (--ray ADDRESS for a cluster that runs, --no-ray to do without): slides that"

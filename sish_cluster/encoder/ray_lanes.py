@@ -60,7 +60,9 @@ class RayEncoder:
         self._ray.kill(self.handle, no_restart=False)
 
     def close(self) -> None:
-        """End the actor for good."""
+        """End the actor for good; without a head it has ended."""
+        if self._head.is_lost:
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(self.handle)
 
@@ -112,6 +114,8 @@ class RayReader:
 
     def cancel(self, ticket: str) -> None:
         """Ask the reader to stop a job before its next patch."""
+        if self._head.is_lost:
+            return
         self._handle.cancel.options(concurrency_group=WATCH).remote(ticket)
 
     def restart(self) -> None:
@@ -120,7 +124,9 @@ class RayReader:
         self._handle = self._start()
 
     def close(self) -> None:
-        """End the reader for good."""
+        """End the reader for good; without a head it has ended."""
+        if self._head.is_lost:
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._ray.kill(self._handle)
 
