@@ -114,14 +114,18 @@ def positions_of(
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     bits = np.unpackbits(codes[rows], axis=1).astype(np.float32)
     # Codes differ by Hamming distance, which is the squared Euclidean one of their bits.
     kept = min(COMPONENTS, len(rows) - 1, bits.shape[1])
     near = PCA(kept, svd_solver="full").fit_transform(bits)
-    line = TSNE(
+    tsne = TSNE(
         1, perplexity=min(perplexity, (len(rows) - 1) / 3), init="random", random_state=rng_seed
-    ).fit_transform(near)[:, 0]
+    )
+    # Threads that wait for each other on a busy machine take longer than one alone.
+    with threadpool_limits(1):
+        line = tsne.fit_transform(near)[:, 0]
     places = np.argsort(np.argsort(line, kind="stable"), kind="stable")
     positions = np.full(len(codes), np.nan, np.float32)
     positions[rows] = (2 * places + 1) / len(rows) - 1
