@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from sish_cluster.core.errors import BadRequest
 from sish_cluster.encoder.networks.wsisum import visible_count
