@@ -93,7 +93,7 @@ def placed(vectors: Floats) -> tuple[Floats, str]:
         return _two_columns(reduced), "PCA"
     try:
         from sklearn.manifold import TSNE
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
     except ModuleNotFoundError:
         return _two_columns(reduced), "PCA"
     # One thread: on a busy machine several wait for each other many times longer than one works.
