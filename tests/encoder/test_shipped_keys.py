@@ -11,7 +11,7 @@ import torch
 from sish_cluster.core.geometry import Box
 from sish_cluster.encoder.checkpoint import read_weights
 from sish_cluster.encoder.keying import RANKS_NAME, SHIPPED, KeyNetwork
-from sish_cluster.encoder.networks.codeword_order import ranks_of
+from sish_cluster.encoder.networks.codeword_order import line_ranks
 from sish_cluster.encoder.networks.inputs import SYMMETRIC, repeatable
 from sish_cluster.encoder.networks.vqvae import COMPACT, VqVae
 from sish_cluster.encoder.slide import open_slide
@@ -66,7 +66,7 @@ def test_the_default_compact_network_is_this_file_and_says_so():
 
 def test_the_stored_order_is_the_one_the_codebook_gives(network):
     stored = read_weights(WEIGHTS).state[RANKS_NAME].numpy()
-    assert np.array_equal(stored, ranks_of(network))
+    assert np.array_equal(stored, line_ranks(network.codebook.embedding.weight))
 
 
 def test_tissue_of_a_kind_it_never_saw_can_be_redrawn(network, tissue):

@@ -64,8 +64,8 @@ def card_of(metrics: Mapping[str, object], crops: Crops) -> str:
         "## Limits",
         "",
         f"{len(set(crops.groups)):,} groups are few: stains and scanners unlike these are coded by"
-        " codewords made for others. Keys add up codeword ranks, so they follow the overall stain of a"
-        " patch before its structure. A new training gives a new fingerprint: collections made with"
+        " codewords made for others. A key is one number: what its order cannot keep together, a guided"
+        " search misses at small coverage. A new training gives a new fingerprint: collections made with"
         " other weights must be encoded again.",
     ]
     return "\n".join(lines) + "\n"
