@@ -116,8 +116,8 @@ def test_a_collection_of_another_encoder_is_refused_before_anything_is_encoded(a
     options = ("-c", "demo", "--no-ray", "--home", home)
     result = sish("index", archive, "--labels", archive / "labels.csv", *options)
     assert result.exit_code == 1
-    assert "fingerprint other" in result.stderr
+    assert "fingerprint of the collection other" in result.stderr
     assert not (home / "encoded").exists()
     searched = sish("search", archive / "good-1.tif", "-c", "demo", "--home", home)
     assert searched.exit_code == 1
-    assert "fingerprint other" in searched.stderr
+    assert "fingerprint of the collection other" in searched.stderr
