@@ -50,10 +50,12 @@ class EncoderSettings:
     """``cpu``, ``cuda``, or ``auto``: a GPU where torch sees one."""
     engine: str = "auto"
     """What runs the networks: ``openvino`` (CPU only), ``torch``, or ``auto``: OpenVINO on a CPU where it is
-    installed. No part of the fingerprint: one bit of a thousand differs less than once in a patch."""
+    installed. No part of the fingerprint: in float32 no bit of 66 patches
+    differed between the two, and keys of 2."""
     precision: str = "half"
     """``half``: embeddings and codes in bfloat16 where the device multiplies it itself, twice as fast; ``full``:
-    in float32. Keys are float32 always. No part of the fingerprint either: see `networks.engine`."""
+    in float32. Keys are float32 always. No part of the fingerprint either: 4 to 5 of a code's 1024 bits differ,
+    9 at most in 66 patches; see `networks.engine`."""
 
     @property
     def cutting(self) -> MosaicSettings:
