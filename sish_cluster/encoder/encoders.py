@@ -129,6 +129,8 @@ class Encoders:
     def tend(self) -> None:
         """Add or end one actor where the work asks for it."""
         with self._lock:
+            if self._closed.is_set():
+                return  # Or the closed pool would look too small, and get an actor more.
             loads = [seat.load for seat in self._seats]
             wanted = self._scaler.wanted(
                 n_actors=len(loads),

@@ -118,3 +118,11 @@ def test_closed_actors_take_nothing_more(start):
     encoders.close()
     with pytest.raises(EncoderUnavailable, match="start them again"):
         encoders.submit("a")
+
+
+def test_no_actor_is_added_to_those_that_were_closed(start, started):
+    encoders = Encoders(start, ScalingSettings(min_actors=2, max_actors=3))
+    encoders.close()
+    encoders.tend()
+    assert len(started) == 2
+    assert encoders.n_actors == 0
