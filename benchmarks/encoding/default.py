@@ -7,6 +7,7 @@ import numpy as np
 
 from sish_cluster.core.geometry import Box, patch_side_px_of
 from sish_cluster.encoder.cutting import cut_mosaic
+from sish_cluster.encoder.damage import check_levels, checked_region
 from sish_cluster.encoder.local_actor import local_actors
 from sish_cluster.encoder.patching import patch_corners
 from sish_cluster.encoder.pipeline import Encoder
@@ -39,6 +40,7 @@ def cut(path):
     """Return the seconds of opening a slide and cutting its mosaic."""
     began_s = time.perf_counter()
     with open_slide(path) as reader:
+        check_levels(reader)
         mosaic = cut_mosaic(reader, EncoderSettings().cutting)
     return {"n": len(mosaic), "seconds": time.perf_counter() - began_s}
 
@@ -52,7 +54,7 @@ def encoded(path, corners, side_level0_px, encoder):
     with local_actors(settings, ActorSettings(), encoder=encoder) as lanes:
         began_s = time.perf_counter()
         with open_slide(path) as reader, ThreadPoolExecutor(len(lanes)) as pool:
-            pixels = pool.map(lambda box: reader.region(box, side_px=side_px), boxes)
+            pixels = pool.map(lambda box: checked_region(reader, box, side_px=side_px), boxes)
             begun = [lanes[0].encode_patches(patch[None]) for patch in pixels]
             parts = [future.result() for future in begun]
         seconds = time.perf_counter() - began_s

@@ -21,9 +21,8 @@ from sish_cluster.cli.options import (
 )
 from sish_cluster.cli.output import console, failures_table
 from sish_cluster.cli.progress import SlideBars
-from sish_cluster.client import check_encoder
 from sish_cluster.core.counting import counted
-from sish_cluster.core.errors import BadSlide, UnknownCollection
+from sish_cluster.core.errors import BadSlide
 from sish_cluster.local.indexing import FolderContents, IndexReport, folder_contents, indexed
 from sish_cluster.local.keeping import Keep
 
@@ -67,8 +66,6 @@ def index(slides_dir: Path, **options: Any) -> None:
         contextlib.closing(open_encoder(options, folder=slides_dir)) as encoder,
         SlideBars("indexing", total=len(contents.slides)) as bars,
     ):
-        with contextlib.suppress(UnknownCollection):  # a new one will be this encoder's
-            check_encoder(client.definition_of(options["collection"]), encoder.description)
         report = indexed(
             client,
             options["collection"],

@@ -34,6 +34,7 @@ from sish_cluster.client import (
 )
 from sish_cluster.core.cluster import DEFAULT_K
 from sish_cluster.core.collection import Collection
+from sish_cluster.core.counting import listed
 from sish_cluster.core.errors import BadLabels, BadRequest, SishError
 from sish_cluster.core.posting import EncodedSlide
 from sish_cluster.core.query import Filter, Mode, Query, Ranking
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
 
 OWN = "\0own"
 """Stands for ``--exclude-patient`` without a value: the query's own patient. No label contains it."""
+
+MOST_LEFT_OUT = 5
+"""Features of a region's file a warning lists; more are counted."""
 
 DEFAULT_LABEL = "diagnosis"
 """What ranking votes on unless asked for another label; a collection without it is answered, unlabelled."""
@@ -155,8 +159,7 @@ def left_out_warning(region: Region | None) -> str | None:
     """Return what of a region's file is not asked about, or None."""
     if region is None or not region.left_out:
         return None
-    names, more = region.left_out[:5], len(region.left_out) - 5
-    told = ", ".join(names) + (f" and {more} more" if more > 0 else "")
+    told = listed(region.left_out, most=MOST_LEFT_OUT)
     return f"{region.source}: only polygons are asked about; left out: {told}"
 
 

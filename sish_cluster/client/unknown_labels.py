@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from sish_cluster.core.collection import CollectionState
+from sish_cluster.core.counting import listed
 from sish_cluster.core.query import Filter
 
 MOST_COUNTED = 1000
@@ -69,6 +70,4 @@ def _described(label: str, state: CollectionState) -> Mapping[str, int] | None:
 
 
 def _listed(values: Iterable[str]) -> str:
-    every = sorted(values)
-    more = len(every) - MOST_NAMED
-    return ", ".join(map(repr, every[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return listed([repr(value) for value in sorted(values)], most=MOST_NAMED)

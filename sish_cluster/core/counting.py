@@ -1,6 +1,8 @@
-"""Counts as people read them: one slide, two slides, 1,204 patches."""
+"""Counts and lists as people read them: one slide, 1,204 patches, a, b and 3 more."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 _ENDINGS = ("s", "x", "z", "ch", "sh")
 """Ends of nouns whose plural takes ``es``."""
@@ -39,3 +41,15 @@ def plural_of(noun: str) -> str:
     if noun.endswith("y") and noun[-2:-1] not in _VOWELS:
         return f"{noun[:-1]}ies"
     return f"{noun}s"
+
+
+def listed(names: Sequence[str], *, most: int) -> str:
+    """Return the first ``most`` names, and how many more there are.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], most=2), listed(["a", "b"], most=2)
+    ('a, b and 1 more', 'a, b')
+    """
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

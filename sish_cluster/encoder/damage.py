@@ -81,6 +81,13 @@ def check_patch(reader: SlideReader, box: Box, pixels: Rgb) -> None:
         _check_same(reader, box, (level, pixels), (other, reader.level_region(box, other)))
 
 
+def checked_region(reader: SlideReader, box: Box, *, side_px: int) -> Rgb:
+    """Return a box of level-0 pixels as uint8 (side_px, side_px, 3), read once and looked at by `check_patch`."""
+    pixels = reader.region(box, side_px=side_px)
+    check_patch(reader, box, pixels)
+    return pixels
+
+
 def _check_same(
     reader: SlideReader, box: Box, fine: tuple[int, Rgb], coarse: tuple[int, Rgb]
 ) -> None:

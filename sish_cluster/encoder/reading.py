@@ -17,15 +17,13 @@ import numpy as np
 
 from sish_cluster.core.code import Codes
 from sish_cluster.core.embedding import Embeddings
-from sish_cluster.core.geometry import Box
 from sish_cluster.core.key import Keys, spread_keys
 from sish_cluster.core.posting import Corners, EncodedSlide, PatchColumns
 from sish_cluster.core.seams import Embedder, MosaicSelector, Pixels
 from sish_cluster.core.slide import Slide
 from sish_cluster.encoder.catalogue import CatalogueEntry
 from sish_cluster.encoder.cutting import MAX_REGION_PATCHES, Mosaic, cut_mosaic, cut_region
-from sish_cluster.encoder.damage import check_levels, check_patch
-from sish_cluster.encoder.image_file import Rgb
+from sish_cluster.encoder.damage import check_levels, checked_region
 from sish_cluster.encoder.selectors import selector_of
 from sish_cluster.encoder.settings import EncoderSettings
 from sish_cluster.encoder.slide import SlideReader, open_slide
@@ -110,14 +108,8 @@ def read_slide(
             for start in range(0, n, batch_patches):
                 tell(ENCODING, start, n)
                 boxes = [mosaic.box(row) for row in range(start, min(start + batch_patches, n))]
-                read = functools.partial(_checked_region, reader, side_px=side_px)
+                read = functools.partial(checked_region, reader, side_px=side_px)
                 yield stain.applied(np.stack(list(pool.map(read, boxes))))
-
-
-def _checked_region(reader: SlideReader, box: Box, *, side_px: int) -> Rgb:
-    pixels = reader.region(box, side_px=side_px)
-    check_patch(reader, box, pixels)
-    return pixels
 
 
 def _measured_stain(reader: SlideReader, mosaic: Mosaic, method: str) -> Stain:

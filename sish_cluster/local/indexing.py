@@ -11,8 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from sish_cluster.client import Client, EncoderDescription
-from sish_cluster.client.encoder_differences import check_encoder
+from sish_cluster.client import Client, EncoderDescription, check_encoder
 from sish_cluster.core.collection import Collection
 from sish_cluster.core.errors import SishError, UnknownCollection
 from sish_cluster.core.posting import EncodedSlide

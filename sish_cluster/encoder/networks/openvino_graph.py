@@ -2,7 +2,7 @@
 
 torch.fx writes down which layers a network calls, in order; every layer of `networks` has one translation
 here. That takes a fraction of a second and needs neither torch's tracer nor OpenVINO's own converter (which
-reports each use to its vendor; see `openvino_engine`). A graph takes patches in the order in which their pixels
+reports each use to its vendor; see `openvino_quiet`). A graph takes patches in the order in which their pixels
 lie, (1, h, w, 3), any h and w, and holds a copy of the weights: the torch network may be let go.
 """
 

@@ -11,6 +11,7 @@ import collections
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from sish_cluster.core.counting import listed
 from sish_cluster.encoder.training.crops import Crops
 
 MOST_SOURCES = 40
@@ -51,7 +52,7 @@ def card_of(metrics: Mapping[str, object], crops: Crops) -> str:
         f" {metrics['line_weight']:g}, at"
         f" {metrics['mpp']} um per px, seed {metrics['rng_seed']}, {metrics['training_s']:,} s."
         f" {metrics['crops_trained_on']:,} stored squares trained on,"
-        f" {metrics['crops_held_out']:,} held out with their groups: {_listed(held)}.",
+        f" {metrics['crops_held_out']:,} held out with their groups: {listed(held, most=MOST_SOURCES)}.",
         "",
         *_source_lines(crops),
         "",
@@ -81,9 +82,3 @@ def _source_lines(crops: Crops) -> list[str]:
     lines = [f"- {name}: {count:,} squares" for name, count in counted[:MOST_SOURCES]]
     more = len(counted) - MOST_SOURCES
     return [*lines, f"- and {more:,} more sources"] if more > 0 else lines
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - MOST_SOURCES
-    shown = ", ".join(names[:MOST_SOURCES])
-    return f"{shown} and {more} more" if more > 0 else shown
